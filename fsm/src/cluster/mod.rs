@@ -1,0 +1,13 @@
+//! RivvenCluster: what is seen ([`observation`]), whether the spec can be carried out ([`admission`]), what is wrong
+//! with a broker ([`diagnosis`]), and what to do next ([`decide()`]).
+
+pub mod admission;
+pub mod decide;
+pub mod diagnosis;
+pub mod observation;
+pub mod rollout;
+pub mod teardown;
+
+pub use admission::{Admission, admit};
+pub use decide::{Step, decide};
+pub use observation::*;

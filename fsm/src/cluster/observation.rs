@@ -1,0 +1,305 @@
+//! What was seen of one cluster, as plain values.
+
+use chrono::{DateTime, Utc};
+
+use crate::phase::Phase;
+
+/// What the broker version in use can do. The table by version is the operator's (`src/broker/capabilities.rs`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::struct_excessive_bools, reason = "a row of the capability table is a set of yes and no")]
+pub struct Capabilities {
+    /// Several brokers form one cluster.
+    pub clustering: bool,
+    /// Host names are understood in the advertised address and in seeds.
+    pub dns_addresses: bool,
+    /// TLS can be served.
+    pub tls: bool,
+    /// Clients can be authenticated.
+    pub auth: bool,
+    /// Access rules are enforced.
+    pub acls: bool,
+    /// Leader, replicas and in-sync set of each partition can be read.
+    pub partition_metadata: bool,
+    /// Topic configuration survives a restart.
+    pub durable_topic_config: bool,
+    /// A volume that was full may grow under the running broker.
+    pub online_growth_when_full: bool,
+    /// `/health/live`, `/health/ready` and `/health/startup` exist.
+    pub health_split: bool,
+}
+
+/// What a spec asks for, as far as decisions depend on it. The rest of a spec only reaches the rendered objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the spec")]
+pub struct Wish {
+    /// `spec.replicas`
+    pub replicas: u32,
+    /// `spec.version` as written.
+    pub version: String,
+    /// `spec.storage.size` in bytes.
+    pub storage_bytes: u64,
+    /// `spec.storage.storageClassName`, empty for the default class.
+    pub storage_class: String,
+    /// `spec.tls.enabled`
+    pub tls: bool,
+    /// `spec.auth.enabled`
+    pub auth: bool,
+    /// What is wrong with the spec by itself, each as `field: what and what to do`.
+    pub problems: Vec<String>,
+    /// What is asked for that this release of the operator does not do yet, each as `field: what`.
+    pub unsupported: Vec<String>,
+}
+
+/// `spec.storage.reclaimPolicy`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReclaimPolicy {
+    /// Volumes stay when the cluster is deleted.
+    Retain,
+    /// Volumes are deleted with the cluster, if they are proven to be the cluster's.
+    Delete,
+}
+
+/// One of the objects the operator keeps for a cluster. The order is the order in which they are applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Object {
+    /// Secret `rivven-{name}-auth`: the token of the admin API, made once.
+    AuthSecret,
+    /// ConfigMap `rivven-{name}-config`
+    ConfigMap,
+    /// Service `rivven-{name}-headless`
+    HeadlessService,
+    /// Service `rivven-{name}`
+    ClientService,
+    /// PodDisruptionBudget `rivven-{name}-pdb`
+    PodDisruptionBudget,
+    /// NetworkPolicy `rivven-{name}`
+    NetworkPolicy,
+    /// StatefulSet `rivven-{name}`
+    StatefulSet,
+}
+
+impl Object {
+    /// Every object, in the order in which they are applied.
+    pub const ALL: [Self; 7] = [
+        Self::AuthSecret,
+        Self::ConfigMap,
+        Self::HeadlessService,
+        Self::ClientService,
+        Self::PodDisruptionBudget,
+        Self::NetworkPolicy,
+        Self::StatefulSet,
+    ];
+
+    /// The Kubernetes kind.
+    pub const fn kind(self) -> &'static str {
+        match self {
+            Self::AuthSecret => "Secret",
+            Self::ConfigMap => "ConfigMap",
+            Self::HeadlessService | Self::ClientService => "Service",
+            Self::PodDisruptionBudget => "PodDisruptionBudget",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::StatefulSet => "StatefulSet",
+        }
+    }
+}
+
+/// How one object stands to what is wanted of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Presence {
+    /// Not there.
+    Missing,
+    /// There, ours and as wanted.
+    Current,
+    /// There and ours, but not as wanted.
+    Drifted,
+    /// There, ours and being deleted.
+    Deleting,
+    /// There under the name, but not ours: the owner or the missing owner is said.
+    Foreign {
+        /// Who owns it, for a person.
+        owner: String,
+    },
+    /// Could not be found out. Nothing is done about it.
+    Unknown {
+        /// Why, for a person.
+        why: String,
+    },
+}
+
+/// The StatefulSet of the cluster, if it is there and ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatefulSet {
+    /// `metadata.uid`, the precondition of its deletion.
+    pub uid: String,
+    /// `spec.replicas`
+    pub replicas: u32,
+    /// `status.updateRevision`, once `status.observedGeneration` has caught up; before that nothing is known.
+    pub update_revision: Option<String>,
+    /// It is being deleted.
+    pub deleting: bool,
+}
+
+/// The state of the broker's container, as the kubelet reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Container {
+    /// Nothing is reported yet.
+    Unreported,
+    /// It waits, with the kubelet's reason and message (`ImagePullBackOff`, `CrashLoopBackOff`, …).
+    Waiting {
+        /// The kubelet's reason.
+        reason: String,
+        /// The kubelet's message.
+        message: String,
+    },
+    /// It runs.
+    Running,
+    /// It ended and has not been started again.
+    Terminated,
+}
+
+/// How the container ended the last time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastExit {
+    /// Exit code.
+    pub code: i32,
+    /// The kubelet's reason (`Error`, `OOMKilled`, `Completed`).
+    pub reason: String,
+    /// The last log lines, with secrets taken out.
+    pub log: String,
+}
+
+/// The pod of a broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// `metadata.uid`, the precondition of its eviction.
+    pub uid: String,
+    /// The label `controller-revision-hash`.
+    pub revision: String,
+    /// The condition `Ready`.
+    pub ready: bool,
+    /// It is being deleted.
+    pub terminating: bool,
+    /// Why the scheduler cannot place it, if it cannot.
+    pub unschedulable: Option<String>,
+    /// `status.phase` is `Failed`: the kubelet gave it up (evicted, node lost). It never runs again.
+    pub failed: Option<String>,
+    /// The broker's container.
+    pub container: Container,
+    /// How often the container was started again.
+    pub restarts: u32,
+    /// How it ended the last time.
+    pub last_exit: Option<LastExit>,
+}
+
+/// What a broker said when it was asked. Unknown is never "yes".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It was not asked, as its pod is not ready.
+    NotAsked,
+    /// It was asked and did not answer.
+    Silent {
+        /// Why, for a person.
+        why: String,
+    },
+    /// It answered.
+    Said {
+        /// `/health` answered 200.
+        healthy: bool,
+        /// The version it reports (`rivven_info{version}`).
+        version: String,
+        /// The node id it reports.
+        node_id: String,
+        /// It is the controller's leader (a standalone broker is its own).
+        leader: bool,
+    },
+}
+
+/// One broker, by ordinal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broker {
+    /// Ordinal in the StatefulSet.
+    pub ordinal: u32,
+    /// Its pod, if there is one and it belongs to our StatefulSet.
+    pub pod: Option<Pod>,
+    /// What it said.
+    pub answer: Answer,
+    /// Its volume claim, if there is one.
+    pub claim: Option<Claim>,
+}
+
+/// A volume claim of a broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// `metadata.name`
+    pub name: String,
+    /// `metadata.uid`, the precondition of its deletion.
+    pub uid: String,
+    /// It carries this cluster's uid, so it is proven to be ours.
+    pub ours: bool,
+    /// `status.phase` is `Bound`.
+    pub bound: bool,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// Requested size in bytes.
+    pub requested: u64,
+    /// `status.capacity` in bytes, once bound.
+    pub capacity: Option<u64>,
+}
+
+/// The deletion of the cluster was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    /// When.
+    pub requested_at: DateTime<Utc>,
+    /// What becomes of the volumes.
+    pub reclaim: ReclaimPolicy,
+}
+
+/// A prerequisite that is not the operator's: a Secret, a ConfigMap, an issuer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prerequisite {
+    /// What, as `Secret name`.
+    pub what: String,
+    /// It is there. `None`: could not be found out.
+    pub present: Option<bool>,
+}
+
+/// What the spec is held against before anything is done: the input of [`super::admission::admit`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// What the spec asks for now.
+    pub wish: Wish,
+    /// What it asked for when it was last accepted: what runs. `None` while nothing was ever applied.
+    pub accepted: Option<Wish>,
+    /// What the broker version asked for can do.
+    pub capabilities: Capabilities,
+    /// What the spec refers to.
+    pub prerequisites: Vec<Prerequisite>,
+}
+
+/// Everything `decide` looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observation {
+    /// `status.phase`. It says where on the table the object stands, and nothing else is read from the status.
+    pub recorded: Option<Phase>,
+    /// Set once the object is being deleted.
+    pub deletion: Option<Deletion>,
+    /// The operator's finalizer is on the object.
+    pub finalizer: bool,
+    /// `spec.paused`
+    pub paused: bool,
+    /// The verdict on the spec.
+    pub admission: super::admission::Admission,
+    /// The operator's objects, held against what is wanted of them. Empty while no spec was ever accepted.
+    pub objects: Vec<(Object, Presence)>,
+    /// The StatefulSet, if it is there and ours.
+    pub stateful_set: Option<StatefulSet>,
+    /// The brokers `0..max(replicas, what exists)`, in order.
+    pub brokers: Vec<Broker>,
+    /// How many brokers there should be, by the spec that is in force.
+    pub replicas: u32,
+    /// What the brokers that run can do.
+    pub capabilities: Capabilities,
+    /// Topics and connects that refer to this cluster, as `Kind namespace/name`.
+    pub dependents: Vec<String>,
+}

@@ -1,0 +1,155 @@
+//! What a decision is made of.
+
+use std::time::Duration;
+
+use crate::phase::{IllegalTransition, Kind, Phase};
+use crate::reason::Reason;
+
+/// The types of condition the operator writes. A closed set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConditionType {
+    /// The object does what its spec says, by observation.
+    Ready,
+    /// The spec is one that can be carried out; `False` names the first guard that refused it.
+    SpecAccepted,
+    /// The operator has steps to run or waits for one to take effect.
+    Progressing,
+    /// Something is not as it should be.
+    Degraded,
+    /// A change will take, or takes, the object out of service, because nobody can keep it up.
+    DowntimeExpected,
+    /// Access rules are in force at the broker.
+    AclsApplied,
+}
+
+impl ConditionType {
+    /// The name as it stands in `status.conditions[].type`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::SpecAccepted => "SpecAccepted",
+            Self::Progressing => "Progressing",
+            Self::Degraded => "Degraded",
+            Self::DowntimeExpected => "DowntimeExpected",
+            Self::AclsApplied => "AclsApplied",
+        }
+    }
+}
+
+/// `True`, `False` or `Unknown`, as in Kubernetes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConditionStatus {
+    /// Holds.
+    True,
+    /// Does not hold.
+    False,
+    /// Could not be found out. Never counted as `True`.
+    Unknown,
+}
+
+impl ConditionStatus {
+    /// The name as it stands in `status.conditions[].status`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+impl From<bool> for ConditionStatus {
+    fn from(holds: bool) -> Self {
+        if holds { Self::True } else { Self::False }
+    }
+}
+
+/// One condition. Times are not part of it: the writer keeps the transition time while the status stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Which.
+    pub kind: ConditionType,
+    /// Whether it holds.
+    pub status: ConditionStatus,
+    /// Why, as a code.
+    pub reason: Reason,
+    /// Why, for a person.
+    pub message: String,
+}
+
+/// "Not yet" as a value: what a step waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// The guard that holds the step back.
+    pub reason: Reason,
+    /// The broker, claim or object concerned.
+    pub on: Option<String>,
+    /// What is waited for, for a person.
+    pub message: String,
+}
+
+/// The outcome of one `decide`: what to record and what to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision<Step> {
+    /// The phase to record: the recorded one, or one edge further.
+    pub phase: Phase,
+    /// Why, as a code.
+    pub reason: Reason,
+    /// Why, for a person.
+    pub message: String,
+    /// What to do, in order. A failure of one ends the run; the next observation decides anew.
+    pub steps: Vec<Step>,
+    /// What holds and what does not.
+    pub conditions: Vec<Condition>,
+    /// What the operator waits for.
+    pub blocked_by: Vec<Blocked>,
+    /// When to look again although no watch reports anything. `None`: a watch will tell.
+    pub requeue: Option<Duration>,
+    /// Set when the world called for a phase that the table does not allow from the recorded one.
+    pub refused: Option<IllegalTransition>,
+}
+
+impl<Step> Decision<Step> {
+    /// A decision for the phase `target`, or for the next phase on the way to it.
+    ///
+    /// A phase on the way is reported with the target's reason, and the object is looked at again at once.
+    pub fn toward(kind: Kind, recorded: Option<Phase>, target: Phase, reason: Reason, message: impl Into<String>) -> Self {
+        let (phase, refused) = match kind.table().next_hop(recorded, target) {
+            Ok(phase) => (phase, None),
+            // A pair outside the table: keep what is recorded. An object without a phase always has an edge to Pending.
+            Err(refused) => (recorded.unwrap_or(Phase::Pending), Some(refused)),
+        };
+        let on_the_way = phase != target && refused.is_none();
+        Self {
+            phase,
+            reason,
+            message: message.into(),
+            steps: Vec::new(),
+            conditions: Vec::new(),
+            blocked_by: Vec::new(),
+            requeue: on_the_way.then_some(Duration::ZERO),
+            refused,
+        }
+    }
+
+    /// Adds the steps to run.
+    #[must_use]
+    pub fn with_steps(mut self, steps: impl IntoIterator<Item = Step>) -> Self {
+        self.steps.extend(steps);
+        self
+    }
+
+    /// Adds a condition.
+    #[must_use]
+    pub fn with_condition(mut self, kind: ConditionType, status: impl Into<ConditionStatus>, reason: Reason, message: impl Into<String>) -> Self {
+        self.conditions.push(Condition { kind, status: status.into(), reason, message: message.into() });
+        self
+    }
+
+    /// Looks again after `after` at the latest.
+    #[must_use]
+    pub fn look_again_in(mut self, after: Duration) -> Self {
+        self.requeue = Some(self.requeue.map_or(after, |sooner| sooner.min(after)));
+        self
+    }
+}

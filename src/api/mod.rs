@@ -1,0 +1,1 @@
+//! The custom resources of `rivven.io/v1alpha1`.

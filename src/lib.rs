@@ -1,0 +1,3 @@
+//! The Rivven operator: observe, decide, execute. See `docs/architecture.md`.
+
+pub mod api;

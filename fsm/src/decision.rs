@@ -113,7 +113,13 @@ impl<Step> Decision<Step> {
     /// A decision for the phase `target`, or for the next phase on the way to it.
     ///
     /// A phase on the way is reported with the target's reason, and the object is looked at again at once.
-    pub fn toward(kind: Kind, recorded: Option<Phase>, target: Phase, reason: Reason, message: impl Into<String>) -> Self {
+    pub fn toward(
+        kind: Kind,
+        recorded: Option<Phase>,
+        target: Phase,
+        reason: Reason,
+        message: impl Into<String>,
+    ) -> Self {
         let (phase, refused) = match kind.table().next_hop(recorded, target) {
             Ok(phase) => (phase, None),
             // A pair outside the table: keep what is recorded. An object without a phase always has an edge to Pending.
@@ -141,7 +147,13 @@ impl<Step> Decision<Step> {
 
     /// Adds a condition.
     #[must_use]
-    pub fn with_condition(mut self, kind: ConditionType, status: impl Into<ConditionStatus>, reason: Reason, message: impl Into<String>) -> Self {
+    pub fn with_condition(
+        mut self,
+        kind: ConditionType,
+        status: impl Into<ConditionStatus>,
+        reason: Reason,
+        message: impl Into<String>,
+    ) -> Self {
         self.conditions.push(Condition { kind, status: status.into(), reason, message: message.into() });
         self
     }

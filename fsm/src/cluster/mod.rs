@@ -2,12 +2,7 @@
 //! with a broker ([`diagnosis`]), and what to do next ([`decide()`]).
 
 pub mod admission;
-pub mod decide;
-pub mod diagnosis;
 pub mod observation;
-pub mod rollout;
-pub mod teardown;
 
 pub use admission::{Admission, admit};
-pub use decide::{Step, decide};
 pub use observation::*;

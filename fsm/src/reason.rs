@@ -1,0 +1,143 @@
+//! The reason codes: a closed set, so that conditions, Events and metric labels agree and each has a way out in the docs.
+
+use std::fmt;
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident => $remedy:literal,)+) => {
+        /// Why. `CamelCase` as in Kubernetes conditions; also the metric label.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Reason {
+            /// Every reason.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// The code.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+
+            /// What it means, in one sentence.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc),+),)+ }
+            }
+
+            /// What the reader can do about it.
+            pub const fn remedy(self) -> &'static str {
+                match self { $(Self::$name => $remedy,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The object was seen and nothing was done yet.
+    Accepted => "Nothing to do.",
+    /// Everything is as the spec wants it, by observation.
+    AsWanted => "Nothing to do.",
+    /// Objects are being created or brought back to what is wanted.
+    Applying => "Nothing to do; the message names the objects.",
+    /// Brokers are starting.
+    BrokersStarting => "Wait; `kubectl get pods` shows how far they are. The condition changes when one fails.",
+    /// A broker that served is not ready.
+    BrokerNotReady => "See the message for the broker; Kubernetes restarts it, and a reason of its own follows if it cannot start.",
+    /// A broker's pod is ready but the broker does not answer the operator.
+    BrokerSilent => "Check that the operator may reach the broker's API port 9090 and client port 9292 (NetworkPolicy, mesh).",
+    /// Reconciliation is paused by `spec.paused`.
+    Paused => "Set `spec.paused` to false.",
+    /// The object is being deleted in order.
+    Deleting => "Wait; the message names what is deleted next.",
+    /// Other objects still use this one while it is deleted.
+    DependentsTold => "Delete the topics and connects that refer to the cluster, or let them report that it is gone.",
+
+    /// The object could not be read as its type.
+    Malformed => "Correct the object; the message names the field. It happens when the CRD is older or newer than the operator: install the CRDs of this release.",
+    /// The spec contradicts itself or names an impossible value.
+    InvalidSpec => "Correct the field that the message names.",
+    /// A name would be too long for an object or a label.
+    NameTooLong => "Create the object under a shorter name.",
+    /// The spec asks for something this release of the operator does not do yet.
+    NotSupportedByOperator => "Take the field out, or use a release of the operator that supports it.",
+    /// More than one broker is asked for, and this broker version runs standalone only.
+    BrokerCannotCluster => "Set `replicas: 1`, or a `version` that can cluster (0.1.0 or newer).",
+    /// TLS is asked for, and this broker version cannot serve it.
+    BrokerCannotServeTls => "Set `tls.enabled: false` and terminate TLS outside, or use a `version` that serves TLS (0.1.0 or newer).",
+    /// Authentication is asked for, and this broker version has no way to create a user.
+    BrokerCannotAuthenticate => "Set `auth.enabled: false` and fence the brokers by NetworkPolicy, or use version 0.1.0 or newer.",
+    /// Something the spec refers to is missing.
+    PrerequisiteMissing => "Create what the message names; it is looked for again on its own.",
+    /// An object of the needed name exists and belongs to somebody else.
+    NameCollision => "Rename this object or remove the other one; the operator never takes over what is not its own.",
+    /// The size of the volumes was reduced, which no file system can do.
+    StorageShrinkRefused => "Set `storage.size` back to at least the size in use.",
+    /// The storage class was changed, which does not move data.
+    StorageClassChangeRefused => "Set `storage.storageClassName` back; to move data, create a new cluster.",
+    /// The number of brokers of a serving cluster was changed, which this broker version or operator cannot follow.
+    ScaleRefused => "Set `replicas` back to the number in force, which the message names.",
+    /// The version was lowered.
+    DowngradeRefused => "Set `version` back to the version in force, which the message names.",
+    /// A volume claim of the needed name exists, and nothing proves that it is this cluster's.
+    StaleVolume => "Delete the claim, or adopt it with the annotation `rivven.io/adopt-volumes: \"true\"` on the cluster.",
+
+    /// The scheduler finds no node for the pod.
+    Unschedulable => "See the scheduler's words in the message: add nodes, or relax resources, affinity or node selector.",
+    /// The pod's volume claim is not bound.
+    VolumeNotBound => "Check the storage class, its provisioner and quotas: `kubectl describe pvc`.",
+    /// The image cannot be pulled.
+    ImagePullFailed => "Check `image`, `version` and `imagePullSecrets`.",
+    /// The container cannot be configured: a Secret, ConfigMap or user is wrong.
+    ContainerConfigError => "See the kubelet's words in the message.",
+    /// The broker starts and ends again and again.
+    CrashLoop => "See the broker's last log lines in the message.",
+    /// The broker was killed because it used more memory than its limit.
+    OutOfMemory => "Raise `resources.limits.memory`.",
+    /// The kubelet gave the pod up, and it is being replaced.
+    PodFailed => "Nothing to do; the pod is replaced. See the message for why it failed.",
+    /// Nobody can keep the data available while this broker restarts, as it is the only copy.
+    NoOtherCopy => "Expect a short downtime; with a broker version that replicates, use three brokers and replication.",
+    /// A broker runs an outdated revision.
+    RevisionOutdated => "Wait; brokers restart one at a time.",
+    /// A broker is being restarted onto the new revision.
+    BrokerRestarting => "Wait; the next broker follows when this one is back.",
+
+    /// The cluster that is referred to does not exist.
+    ClusterNotFound => "Create the RivvenCluster, or correct `clusterRef`.",
+    /// The cluster that is referred to is not Ready.
+    ClusterNotReady => "See the RivvenCluster; this object goes on when it is Ready.",
+    /// The cluster that is referred to is being deleted.
+    ClusterTerminating => "Delete this object, or refer to another cluster.",
+    /// The cluster does not allow objects of this namespace.
+    NamespaceNotAllowed => "Add the namespace to `spec.allowedNamespaces` of the cluster.",
+    /// The cluster was replaced by another of the same name since the topic was made.
+    ClusterReplaced => "Nothing to do; the topic is looked for on the new cluster as if it were new.",
+    /// An older object manages the same topic.
+    TopicConflict => "Delete one of the two objects; the older one manages the topic.",
+    /// A topic of the name exists and was not made by this object.
+    TopicExists => "Set the annotation `rivven.io/adopt: \"true\"` to manage it, or choose another `topicName`.",
+    /// The topic is being made.
+    TopicCreating => "Wait.",
+    /// Partitions are being added.
+    PartitionsGrowing => "Wait.",
+    /// Configuration is being altered.
+    ConfigAltering => "Wait.",
+    /// The topic has more partitions than the spec, and partitions cannot be taken away.
+    PartitionShrinkRefused => "Set `partitions` to at least the number in the status.",
+    /// More than one replica is asked for, and this broker version does not replicate.
+    BrokerCannotReplicate => "Set `replicationFactor: 1`, or use a broker version that replicates.",
+    /// The broker refused a request.
+    BrokerRefused => "See the broker's words in the message.",
+    /// The broker cannot be reached.
+    BrokerUnreachable => "See the RivvenCluster; the operator asks again with back-off.",
+    /// The topic stays on the broker although its object is gone.
+    TopicKept => "Nothing to do; set `deleteOnRemove: true` before deletion to delete the topic too.",
+    /// The topic was deleted on the broker.
+    TopicDeleted => "Nothing to do. A released broker keeps the files: a topic made again under the name brings old records back.",
+    /// Access rules are written, but this broker version does not enforce them.
+    NotSupportedByBroker => "Use a broker version that enforces access rules, and fence the brokers by NetworkPolicy meanwhile.",
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -45,6 +45,16 @@ reasons! {
     BrokerSilent => "Check that the operator may reach the broker's API port 9090 and client port 9292 (NetworkPolicy, mesh).",
     /// Reconciliation is paused by `spec.paused`.
     Paused => "Set `spec.paused` to false.",
+    /// A step failed; it is tried again with back-off.
+    StepFailed => "See the message: it carries the API server's or the broker's words.",
+    /// An object that must be replaced is still being deleted.
+    WaitingForDeletion => "Wait; if it hangs, look for a foreign finalizer on the object that the message names.",
+    /// The StatefulSet controller has not yet acted on the newest template.
+    RevisionUnknown => "Wait; if it lasts, check that the Kubernetes controller manager runs.",
+    /// Another broker is down, and one disruption at a time is enough.
+    AnotherBrokerDown => "Wait; see the broker that the message names.",
+    /// Something the operator must know could not be read.
+    Unreadable => "See the message; often a missing permission of the operator.",
     /// The object is being deleted in order.
     Deleting => "Wait; the message names what is deleted next.",
     /// Other objects still use this one while it is deleted.

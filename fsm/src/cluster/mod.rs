@@ -2,7 +2,12 @@
 //! with a broker ([`diagnosis`]), and what to do next ([`decide()`]).
 
 pub mod admission;
+pub mod decide;
+pub mod diagnosis;
 pub mod observation;
+pub mod rollout;
+pub mod teardown;
 
 pub use admission::{Admission, admit};
+pub use decide::{Step, decide, malformed, step_failed};
 pub use observation::*;

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
+use super::admission::Admission;
 use crate::phase::Phase;
 
 /// What the broker version in use can do. The table by version is the operator's (`src/broker/capabilities.rs`).
@@ -168,6 +169,15 @@ pub struct LastExit {
     pub log: String,
 }
 
+/// The scheduler found no node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unschedulable {
+    /// The scheduler's words.
+    pub message: String,
+    /// Since when (`lastTransitionTime` of the condition `PodScheduled`).
+    pub since: DateTime<Utc>,
+}
+
 /// The pod of a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
@@ -180,7 +190,7 @@ pub struct Pod {
     /// It is being deleted.
     pub terminating: bool,
     /// Why the scheduler cannot place it, if it cannot.
-    pub unschedulable: Option<String>,
+    pub unschedulable: Option<Unschedulable>,
     /// `status.phase` is `Failed`: the kubelet gave it up (evicted, node lost). It never runs again.
     pub failed: Option<String>,
     /// The broker's container.
@@ -189,6 +199,13 @@ pub struct Pod {
     pub restarts: u32,
     /// How it ended the last time.
     pub last_exit: Option<LastExit>,
+}
+
+impl Pod {
+    /// It is ready and stays: not on its way out.
+    pub const fn is_up(&self) -> bool {
+        self.ready && !self.terminating
+    }
 }
 
 /// What a broker said when it was asked. Unknown is never "yes".
@@ -288,8 +305,10 @@ pub struct Observation {
     pub finalizer: bool,
     /// `spec.paused`
     pub paused: bool,
+    /// The annotation that lets a cluster take over the volumes of one that is gone.
+    pub adopt_volumes: bool,
     /// The verdict on the spec.
-    pub admission: super::admission::Admission,
+    pub admission: Admission,
     /// The operator's objects, held against what is wanted of them. Empty while no spec was ever accepted.
     pub objects: Vec<(Object, Presence)>,
     /// The StatefulSet, if it is there and ours.

@@ -1,1 +1,7 @@
-//! RivvenTopic.
+//! RivvenTopic: what is seen ([`observation`]) and what to do next ([`decide()`]).
+
+pub mod decide;
+pub mod observation;
+
+pub use decide::{RELEASE_AFTER, Step, decide, malformed, step_failed};
+pub use observation::*;

@@ -1,0 +1,185 @@
+//! All brokers: what each said when it was last asked, and one admin session to each that is reused.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rivven_fsm::cluster::Answer;
+use tokio::time::Instant;
+
+use super::access::{Access, BrokerAddress};
+use super::error::Error;
+use super::http;
+use super::session::{Session, TopicState, limited};
+
+/// How long an answer counts. Readiness is the kubelet's to watch and reaches the operator through the pod; the broker
+/// itself is asked once after each start, and then this seldom, to notice one that is up and no longer well.
+const ANSWER_COUNTS: Duration = Duration::from_secs(300);
+/// How soon a broker that did not answer is asked again, doubling up to the limit.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const RETRY_LIMIT: Duration = Duration::from_secs(30);
+
+/// Told of every call: operation, `ok` or the category of the error, and how long it took.
+pub type CallObserver = Arc<dyn Fn(&'static str, &'static str, Duration) + Send + Sync>;
+
+/// The brokers, by address. Cheap to clone.
+#[derive(Clone)]
+pub struct Brokers {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    access: Access,
+    observer: CallObserver,
+    known: Mutex<HashMap<BrokerAddress, Arc<Known>>>,
+}
+
+#[derive(Default)]
+struct Known {
+    said: Mutex<Option<Said>>,
+    session: tokio::sync::Mutex<Option<Session>>,
+}
+
+struct Said {
+    incarnation: String,
+    answer: Answer,
+    ask_again: Instant,
+    failures: u32,
+}
+
+impl Brokers {
+    /// Brokers that are reached by `access`.
+    pub fn new(access: Access) -> Self {
+        Self::observed(access, Arc::new(|_, _, _| {}))
+    }
+
+    /// The same, with every call told to `observer`.
+    pub fn observed(access: Access, observer: CallObserver) -> Self {
+        Self { shared: Arc::new(Shared { access, observer, known: Mutex::default() }) }
+    }
+
+    /// What the broker says of itself: health, version, and whether it answers the client protocol. It is asked when
+    /// this start of it was not asked yet, when the answer is old, or when it gave none and the back-off is over.
+    pub async fn ask(&self, address: &BrokerAddress, incarnation: &str) -> Answer {
+        let known = self.known(address);
+        let failures = {
+            let said = known.said.lock().unwrap_or_else(PoisonError::into_inner);
+            match said.as_ref().filter(|said| said.incarnation == incarnation) {
+                Some(said) if Instant::now() < said.ask_again => return said.answer.clone(),
+                Some(said) => said.failures,
+                None => 0,
+            }
+        };
+        let (answer, failures, again) = match self.question(address, incarnation, &known).await {
+            Ok(answer) => (answer, 0, ANSWER_COUNTS),
+            Err(error) => {
+                let again = FIRST_RETRY.saturating_mul(1 << failures.min(6)).min(RETRY_LIMIT);
+                (Answer::Silent { why: error.to_string() }, failures + 1, again)
+            }
+        };
+        let said = Said { incarnation: incarnation.to_owned(), answer: answer.clone(), ask_again: Instant::now() + again, failures };
+        *known.said.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
+        answer
+    }
+
+    async fn question(&self, address: &BrokerAddress, incarnation: &str, known: &Known) -> Result<Answer, Error> {
+        let access = &self.shared.access;
+        let (health, version) =
+            tokio::try_join!(self.timed("health", http::health(access, address)), self.timed("version", http::version(access, address)))?;
+        // The process stays alive and healthy without a client port (observed on 0.0.22): only an answer counts.
+        self.call("ping", address, incarnation, known, async |session| session.ping().await, true).await?;
+        Ok(Answer::Said { healthy: health.ok, version, node_id: health.node_id, leader: health.leader })
+    }
+
+    /// Partitions and configuration of a topic; `None` if there is no such topic.
+    pub async fn describe_topic(&self, address: &BrokerAddress, incarnation: &str, topic: &str) -> Result<Option<TopicState>, Error> {
+        let known = self.known(address);
+        self.call("describe_topic", address, incarnation, &known, async |session| session.describe_topic(topic).await, true).await
+    }
+
+    /// Creates a topic.
+    pub async fn create_topic(&self, address: &BrokerAddress, incarnation: &str, topic: &str, partitions: u32) -> Result<(), Error> {
+        let known = self.known(address);
+        self.call("create_topic", address, incarnation, &known, async |session| session.create_topic(topic, partitions).await, false).await
+    }
+
+    /// Adds partitions up to `partitions`.
+    pub async fn grow_topic(&self, address: &BrokerAddress, incarnation: &str, topic: &str, partitions: u32) -> Result<(), Error> {
+        let known = self.known(address);
+        self.call("create_partitions", address, incarnation, &known, async |session| session.grow_topic(topic, partitions).await, false).await
+    }
+
+    /// Alters the configuration of a topic.
+    pub async fn alter_topic(
+        &self,
+        address: &BrokerAddress,
+        incarnation: &str,
+        topic: &str,
+        entries: &BTreeMap<String, String>,
+    ) -> Result<(), Error> {
+        let known = self.known(address);
+        self.call("alter_topic_config", address, incarnation, &known, async |session| session.alter_topic(topic, entries).await, false).await
+    }
+
+    /// Deletes a topic.
+    pub async fn delete_topic(&self, address: &BrokerAddress, incarnation: &str, topic: &str) -> Result<(), Error> {
+        let known = self.known(address);
+        self.call("delete_topic", address, incarnation, &known, async |session| session.delete_topic(topic).await, false).await
+    }
+
+    /// Forgets the brokers of a namespace whose pod is none of `pods`.
+    pub fn retain(&self, namespace: &str, keep: impl Fn(&str) -> bool) {
+        let mut known = self.shared.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|address, _| address.namespace != namespace || keep(&address.pod));
+    }
+
+    fn known(&self, address: &BrokerAddress) -> Arc<Known> {
+        let mut known = self.shared.known.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(known.entry(address.clone()).or_default())
+    }
+
+    /// Runs one call on the broker's session, connecting first where there is none.
+    ///
+    /// The broker closes a connection that was idle for 120 s, which shows only at the next call. A read is then sent
+    /// again on a new connection; a write never is, for its reply may have been lost after its effect.
+    async fn call<T>(
+        &self,
+        operation: &'static str,
+        address: &BrokerAddress,
+        incarnation: &str,
+        known: &Known,
+        run: impl AsyncFn(&mut Session) -> Result<T, Error>,
+        is_read: bool,
+    ) -> Result<T, Error> {
+        let mut slot = known.session.lock().await;
+        let mut reused = slot.as_ref().is_some_and(|session| session.incarnation == incarnation && !session.is_broken());
+        if reused && !is_read {
+            // A write must not be what finds the connection closed.
+            let session = slot.as_mut().ok_or_else(|| Error::Unreachable("no session".to_owned()))?;
+            reused = limited(session.ping()).await.is_ok();
+        }
+        loop {
+            if !reused {
+                *slot = None;
+                *slot = Some(self.timed("connect", Session::connect(&self.shared.access, address, incarnation)).await?);
+            }
+            let session = slot.as_mut().ok_or_else(|| Error::Unreachable("no session".to_owned()))?;
+            let outcome = self.timed(operation, limited(run(session))).await;
+            let broken = outcome.as_ref().is_err_and(Error::breaks_session);
+            if broken {
+                *slot = None;
+            }
+            if !(broken && reused && is_read) {
+                return outcome;
+            }
+            reused = false;
+        }
+    }
+
+    async fn timed<T>(&self, operation: &'static str, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let began = Instant::now();
+        let outcome = call.await;
+        (self.shared.observer)(operation, outcome.as_ref().map_or_else(Error::category, |_| "ok"), began.elapsed());
+        outcome
+    }
+}

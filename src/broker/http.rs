@@ -1,0 +1,115 @@
+//! The HTTP API: health and version. Both are public; nothing here carries a token.
+
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+
+use super::access::{Access, BrokerAddress};
+use super::error::Error;
+
+/// How long a call may take, with connecting.
+pub(super) const LIMIT: Duration = Duration::from_secs(2);
+/// How large an answer may be, in bytes.
+const BODY_LIMIT: usize = 1024 * 1024;
+
+/// What `/health` says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Health {
+    /// It answered 200.
+    pub(super) ok: bool,
+    /// The node id.
+    pub(super) node_id: String,
+    /// It is the controller's leader.
+    pub(super) leader: bool,
+}
+
+#[derive(Deserialize)]
+struct HealthBody {
+    node_id_str: String,
+    is_leader: bool,
+}
+
+/// `GET /health`. With the dashboard on, any unknown path answers 200 with HTML (observed on 0.0.22): only the JSON of
+/// the real route counts.
+pub(super) async fn health(access: &Access, address: &BrokerAddress) -> Result<Health, Error> {
+    let (status, body) = get(access, address, "/health").await?;
+    parse_health(status, &body)
+}
+
+fn parse_health(status: u16, body: &[u8]) -> Result<Health, Error> {
+    let body: HealthBody = serde_json::from_slice(body).map_err(|error| Error::Protocol(format!("/health: {error}")))?;
+    Ok(Health { ok: status == 200, node_id: body.node_id_str, leader: body.is_leader })
+}
+
+/// The version that `/metrics` reports in `rivven_info`.
+pub(super) async fn version(access: &Access, address: &BrokerAddress) -> Result<String, Error> {
+    let (status, body) = get(access, address, "/metrics").await?;
+    if status != 200 {
+        return Err(Error::Protocol(format!("/metrics answered {status}")));
+    }
+    parse_version(&String::from_utf8_lossy(&body)).ok_or_else(|| Error::Protocol("/metrics has no rivven_info with a version".to_owned()))
+}
+
+fn parse_version(metrics: &str) -> Option<String> {
+    let line = metrics.lines().find(|line| line.starts_with("rivven_info{"))?;
+    let (_, rest) = line.split_once("version=\"")?;
+    let (version, _) = rest.split_once('"')?;
+    (!version.is_empty()).then(|| version.to_owned())
+}
+
+async fn get(access: &Access, address: &BrokerAddress, path: &str) -> Result<(u16, Bytes), Error> {
+    tokio::time::timeout(LIMIT, exchange(access, address, path)).await.map_err(|_| Error::Timeout(LIMIT))?
+}
+
+async fn exchange(access: &Access, address: &BrokerAddress, path: &str) -> Result<(u16, Bytes), Error> {
+    let stream = access.open(address, address.api_port).await?;
+    let protocol = |error: hyper::Error| Error::Unreachable(error.to_string());
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(protocol)?;
+    let request = hyper::Request::get(path)
+        .header(hyper::header::HOST, &address.host)
+        .header(hyper::header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| Error::Protocol(error.to_string()))?;
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(protocol)?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), BODY_LIMIT).collect().await.map_err(|error| Error::Protocol(error.to_string()))?;
+        Ok::<_, Error>((status, body.to_bytes()))
+    };
+    // The connection is driven here and not in a task of its own, so that nothing outlives the call.
+    tokio::pin!(answer);
+    tokio::pin!(connection);
+    tokio::select! {
+        answer = &mut answer => answer,
+        ended = &mut connection => match ended {
+            Ok(()) => answer.await,
+            Err(error) => Err(protocol(error)),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_json_of_the_real_route_is_health() {
+        let body = br#"{"status":"healthy","node_id":1,"node_id_str":"rivven-x-0","is_leader":true,"leader_id":1,"cluster_mode":false}"#;
+        assert_eq!(parse_health(200, body), Ok(Health { ok: true, node_id: "rivven-x-0".to_owned(), leader: true }));
+        assert!(!parse_health(503, body).unwrap().ok);
+        for wrong in [&b"<html></html>"[..], b"", b"{}", b"{\"node_id_str\":1}"] {
+            assert!(parse_health(200, wrong).is_err());
+        }
+    }
+
+    #[test]
+    fn the_version_is_read_from_the_metrics() {
+        let metrics = "# TYPE rivven_info gauge\nrivven_info{version=\"0.0.22\",node_id_str=\"a\"} 1\n";
+        assert_eq!(parse_version(metrics).as_deref(), Some("0.0.22"));
+        assert_eq!(parse_version("rivven_info{} 1"), None);
+        assert_eq!(parse_version(""), None);
+    }
+}

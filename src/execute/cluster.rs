@@ -1,0 +1,113 @@
+//! The steps of a cluster.
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::api::{DeleteParams, EvictParams, Patch, PatchParams, Preconditions, PropagationPolicy};
+use kube::{Api, ResourceExt};
+use rivven_fsm::cluster::{Object, Step};
+use serde_json::{Value, json};
+
+use super::{Executor, StepError, apply};
+use crate::api::RivvenCluster;
+use crate::observe::ClusterSight;
+use crate::render::names;
+
+/// Finalizer of every kind.
+pub(crate) const FINALIZER: &str = "rivven.io/finalizer";
+/// Bytes of randomness in an admin token.
+const TOKEN_BYTES: usize = 32;
+
+impl Executor {
+    /// Runs one step of a cluster. The answer is what was done, for a person.
+    pub async fn cluster_step(&self, cluster: &RivvenCluster, sight: &ClusterSight, step: &Step) -> Result<String, StepError> {
+        self.may_write()?;
+        let namespace = cluster.namespace().unwrap_or_default();
+        let name = cluster.name_any();
+        match step {
+            Step::AddFinalizer => self.set_finalizer(cluster, true).await.map(|()| "finalizer added".to_owned()),
+            Step::RemoveFinalizer => self.set_finalizer(cluster, false).await.map(|()| "finalizer removed".to_owned()),
+            Step::Apply(object) => self.apply(sight, *object).await,
+            Step::AdoptVolume { claim, uid } => {
+                let labels = json!({ names::CLUSTER_UID: cluster.uid(), names::CLUSTER: name });
+                let patch = json!({ "metadata": { "uid": uid, "labels": labels } });
+                let api = Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), &namespace);
+                api.patch(claim, &PatchParams::default(), &Patch::Merge(patch)).await?;
+                Ok(format!("volume claim {claim} adopted"))
+            }
+            Step::RestartPod { ordinal, uid } => {
+                let pod = names::pod(&name, *ordinal);
+                let delete = DeleteParams { preconditions: only(uid), ..DeleteParams::default() };
+                let params = EvictParams { delete_options: Some(delete), ..EvictParams::default() };
+                Api::<Pod>::namespaced(self.client.clone(), &namespace).evict(&pod, &params).await?;
+                Ok(format!("pod {pod} evicted; it restarts at the wanted revision"))
+            }
+            Step::DeleteStatefulSet { uid } => {
+                // Foreground: the set stays until its pods are gone, so "the set is gone" means that the brokers stopped.
+                let params =
+                    DeleteParams { preconditions: only(uid), propagation_policy: Some(PropagationPolicy::Foreground), ..DeleteParams::default() };
+                let set = names::stateful_set(&name);
+                Api::<StatefulSet>::namespaced(self.client.clone(), &namespace).delete(&set, &params).await?;
+                Ok(format!("StatefulSet {set} deleted; its brokers stop first"))
+            }
+            Step::DeleteVolume { claim, uid } => {
+                let params = DeleteParams { preconditions: only(uid), ..DeleteParams::default() };
+                Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), &namespace).delete(claim, &params).await?;
+                Ok(format!("volume claim {claim} deleted"))
+            }
+        }
+    }
+
+    async fn apply(&self, sight: &ClusterSight, object: Object) -> Result<String, StepError> {
+        let Some(desired) = sight.desired.get(&object) else {
+            return Err(StepError::Internal(format!("nothing was rendered for {object:?}")));
+        };
+        let name = desired.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        match sight.live.get(&object) {
+            Some(live) => {
+                apply::replace(&self.client, desired, live).await?;
+                Ok(format!("{} {name} brought back to what is wanted", object.kind()))
+            }
+            None if object == Object::AuthSecret => {
+                let mut secret = desired.clone();
+                secret["stringData"] = json!({ names::TOKEN_KEY: token()? });
+                apply::create(&self.client, &secret).await?;
+                Ok(format!("Secret {name} created"))
+            }
+            None => {
+                apply::create(&self.client, desired).await?;
+                Ok(format!("{} {name} created", object.kind()))
+            }
+        }
+    }
+
+    pub(super) async fn set_finalizer<K>(&self, object: &K, wanted: bool) -> Result<(), StepError>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+    {
+        self.may_write()?;
+        let mut finalizers: Vec<String> = object.finalizers().iter().filter(|name| *name != FINALIZER).cloned().collect();
+        if wanted {
+            finalizers.push(FINALIZER.to_owned());
+        }
+        // A merge patch replaces the whole list: with the resourceVersion it cannot undo what somebody else just wrote.
+        let patch = json!({ "metadata": { "resourceVersion": object.resource_version(), "finalizers": finalizers } });
+        let api = Api::<K>::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
+        api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
+    }
+}
+
+fn only(uid: &str) -> Option<Preconditions> {
+    Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None })
+}
+
+/// A new token for the admin API of the brokers.
+fn token() -> Result<String, StepError> {
+    use std::fmt::Write;
+    let mut bytes = [0_u8; TOKEN_BYTES];
+    getrandom::fill(&mut bytes).map_err(|error| StepError::Internal(format!("no randomness for a token: {error}")))?;
+    Ok(bytes.iter().fold(String::with_capacity(2 * TOKEN_BYTES), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    }))
+}

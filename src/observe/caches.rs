@@ -1,0 +1,112 @@
+//! The watch caches, one per kind and watched namespace. Readers only: the controllers drive the watches that fill them.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Resource, ResourceExt};
+
+use crate::api::{RivvenCluster, RivvenConnect, RivvenTopic};
+
+/// The cache of one kind over all watched namespaces.
+#[derive(Clone)]
+pub struct Cache<K>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    scopes: Vec<Scope<K>>,
+}
+
+#[derive(Clone)]
+struct Scope<K: Resource<DynamicType = ()> + Clone + 'static> {
+    /// `None`: every namespace.
+    namespace: Option<String>,
+    store: Store<K>,
+}
+
+impl<K> Default for Cache<K>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    fn default() -> Self {
+        Self { scopes: Vec::new() }
+    }
+}
+
+impl<K> Cache<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + 'static,
+    <K as Resource>::DynamicType: Eq + Hash + Clone,
+{
+    /// Adds the store of one watch.
+    pub fn add(&mut self, namespace: Option<String>, store: Store<K>) {
+        self.scopes.push(Scope { namespace, store });
+    }
+
+    /// Waits until every watch has listed once. Before that "not in the cache" means nothing.
+    pub async fn synced(&self) -> Result<(), String> {
+        for scope in &self.scopes {
+            scope.store.wait_until_ready().await.map_err(|_| format!("the watch of {} ended", K::kind(&())))?;
+        }
+        Ok(())
+    }
+
+    /// One object by name.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        self.in_namespace(namespace).find_map(|scope| scope.store.get(&ObjectRef::new(name).within(namespace)))
+    }
+
+    /// The objects of a namespace that `wanted` picks.
+    pub fn select(&self, namespace: &str, wanted: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
+        self.in_namespace(namespace)
+            .flat_map(|scope| scope.store.state_filter(|object| object.namespace().as_deref() == Some(namespace) && wanted(object)))
+            .collect()
+    }
+
+    /// The objects of every watched namespace that `wanted` picks.
+    pub fn select_all(&self, wanted: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
+        self.scopes.iter().flat_map(|scope| scope.store.state_filter(&wanted)).collect()
+    }
+
+    fn in_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Scope<K>> {
+        self.scopes.iter().filter(move |scope| scope.namespace.as_deref().is_none_or(|only| only == namespace))
+    }
+}
+
+/// All caches.
+#[derive(Clone, Default)]
+#[allow(missing_docs, reason = "each field is the cache of the kind it names")]
+pub struct Caches {
+    pub clusters: Cache<DeserializeGuard<RivvenCluster>>,
+    pub topics: Cache<DeserializeGuard<RivvenTopic>>,
+    pub connects: Cache<DeserializeGuard<RivvenConnect>>,
+    pub stateful_sets: Cache<StatefulSet>,
+    pub services: Cache<Service>,
+    pub config_maps: Cache<ConfigMap>,
+    pub budgets: Cache<PodDisruptionBudget>,
+    pub policies: Cache<NetworkPolicy>,
+    pub pods: Cache<Pod>,
+    pub claims: Cache<PersistentVolumeClaim>,
+}
+
+impl Caches {
+    /// Waits until every watch has listed once.
+    pub async fn synced(&self) -> Result<(), String> {
+        self.clusters.synced().await?;
+        self.topics.synced().await?;
+        self.connects.synced().await?;
+        self.stateful_sets.synced().await?;
+        self.services.synced().await?;
+        self.config_maps.synced().await?;
+        self.budgets.synced().await?;
+        self.policies.synced().await?;
+        self.pods.synced().await?;
+        self.claims.synced().await
+    }
+}

@@ -1,0 +1,89 @@
+//! Names, labels and ports, in one place.
+
+use std::collections::BTreeMap;
+
+/// Label: the cluster an object belongs to.
+pub const CLUSTER: &str = "rivven.io/cluster";
+/// Label on claims and on the StatefulSet: the uid of the cluster, which proves whose they are.
+pub const CLUSTER_UID: &str = "rivven.io/cluster-uid";
+/// Label and value by which watches find the operator's objects.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "rivven-operator");
+/// Annotation of the StatefulSet: the spec that is in force, as JSON.
+pub const ACCEPTED_SPEC: &str = "rivven.io/accepted-spec";
+/// Key of the admin token in Secret `rivven-{name}-auth`.
+pub const TOKEN_KEY: &str = "token";
+/// Name of the brokers' container.
+pub const CONTAINER: &str = "rivven";
+
+/// Client protocol.
+pub const CLIENT_PORT: u16 = 9292;
+/// Broker to broker.
+pub const CLUSTER_PORT: u16 = 9393;
+/// Health, metrics and admin over HTTP.
+pub const API_PORT: u16 = 9090;
+
+/// StatefulSet, and the stem of every name.
+pub fn stateful_set(cluster: &str) -> String {
+    format!("rivven-{cluster}")
+}
+
+/// Pod of a broker; also its node id.
+pub fn pod(cluster: &str, ordinal: u32) -> String {
+    format!("rivven-{cluster}-{ordinal}")
+}
+
+/// Volume claim of a broker.
+pub fn claim(cluster: &str, ordinal: u32) -> String {
+    format!("data-rivven-{cluster}-{ordinal}")
+}
+
+/// Service for clients.
+pub fn client_service(cluster: &str) -> String {
+    stateful_set(cluster)
+}
+
+/// Service that gives each broker its DNS name.
+pub fn headless_service(cluster: &str) -> String {
+    format!("rivven-{cluster}-headless")
+}
+
+/// Configuration file of the brokers.
+pub fn config_map(cluster: &str) -> String {
+    format!("rivven-{cluster}-config")
+}
+
+/// Disruption budget.
+pub fn disruption_budget(cluster: &str) -> String {
+    format!("rivven-{cluster}-pdb")
+}
+
+/// Network policy.
+pub fn network_policy(cluster: &str) -> String {
+    stateful_set(cluster)
+}
+
+/// Secret with the token of the admin API.
+pub fn auth_secret(cluster: &str) -> String {
+    format!("rivven-{cluster}-auth")
+}
+
+/// DNS name of a broker.
+pub fn host(cluster: &str, namespace: &str, ordinal: u32, domain: &str) -> String {
+    format!("{}.{}.{namespace}.svc.{domain}", pod(cluster, ordinal), headless_service(cluster))
+}
+
+/// What selects the brokers of a cluster.
+pub fn selector(cluster: &str) -> BTreeMap<String, String> {
+    [("app.kubernetes.io/name", "rivven"), ("app.kubernetes.io/instance", cluster), ("app.kubernetes.io/component", "broker")]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// Labels of every object of a cluster.
+pub fn labels(cluster: &str) -> BTreeMap<String, String> {
+    let mut labels = selector(cluster);
+    labels.insert(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned());
+    labels.insert(CLUSTER.to_owned(), cluster.to_owned());
+    labels
+}

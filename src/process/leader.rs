@@ -2,7 +2,7 @@
 //!
 //! The rules are client-go's, with its numbers: lease 15 s, renew deadline 10 s, retry 2 s.
 //!
-//! - A Lease is judged expired by the *local monotonic* time since its record was last seen to change. No clock of
+//! - A Lease is judged expired by the *local monotonic* time since it was last seen to change. No clock of
 //!   another machine is ever compared, so clocks may differ as they like.
 //! - A leader may begin a write only until the renew deadline after the *beginning* of its last successful renewal. The
 //!   API server applied that renewal later than that, a candidate saw it later still, and waits longer: the leader
@@ -197,10 +197,13 @@ impl<S: LeaseStore> Elector<S> {
             self.role.send_replace(Role::Lost);
             return End::Lost;
         }
-        // First no write may begin, then others may know. An attempt that was cut short may yet arrive: hence a look
-        // at what the API server has, instead of trust in what we remember.
-        self.role.send_replace(Role::Resigned);
-        self.release().await;
+        // First no write may begin, then others may know.
+        let before = self.role.send_replace(Role::Resigned);
+        // A Lease that was created just now is left to expire: whoever held the one before it may still be writing, and
+        // an empty holder would tell the next candidate that nobody is.
+        if matches!(before, Role::Leader { .. }) {
+            self.release().await;
+        }
         End::Stopped
     }
 
@@ -220,7 +223,8 @@ impl<S: LeaseStore> Elector<S> {
             let limit = Instant::now() + self.timing.request();
             match timeout_at(limit, self.attempt()).await {
                 Ok(Attempt::Held(began)) => return (began, began),
-                Ok(Attempt::Created(began)) => return (began, began + self.timing.renew_deadline),
+                // From the answer on, and not from the request: the old Lease may have been renewed while that travelled.
+                Ok(Attempt::Created(began)) => return (began, Instant::now() + self.timing.renew_deadline),
                 Ok(Attempt::NotOurs | Attempt::Failed) => {}
                 Err(_) => tracing::warn!("no answer about the Lease in time"),
             }
@@ -230,7 +234,7 @@ impl<S: LeaseStore> Elector<S> {
 
     /// Renews for as long as that works. Returns whether writes were allowed meanwhile.
     async fn lead(&mut self, began: Instant, writable_from: Instant) -> bool {
-        let mut until = began + self.timing.renew_deadline;
+        let (mut tried, mut until) = (began, began + self.timing.renew_deadline);
         loop {
             let now = Instant::now();
             if now >= until {
@@ -240,13 +244,15 @@ impl<S: LeaseStore> Elector<S> {
             if now >= writable_from {
                 self.publish(until);
             }
-            let mut wake = until.min(now + self.timing.retry);
+            // Counted from the last attempt's beginning: a slow answer has used up its share of the deadline already.
+            let mut wake = until.min(tried + self.timing.retry);
             if now < writable_from {
                 wake = wake.min(writable_from);
             }
             sleep_until(wake).await;
             self.beat();
-            let limit = until.min(Instant::now() + self.timing.request());
+            tried = Instant::now();
+            let limit = until.min(tried + self.timing.request());
             match timeout_at(limit, self.renew()).await {
                 Ok(Attempt::Held(began)) => until = began + self.timing.renew_deadline,
                 Ok(Attempt::Created(_) | Attempt::NotOurs) => {
@@ -337,10 +343,13 @@ impl<S: LeaseStore> Elector<S> {
         Ok(began)
     }
 
-    /// Remembers the Lease, and says since when its record is known to be what it is.
+    /// Remembers the Lease, and says since when it is known to be as it is.
+    ///
+    /// The version tells, not the record: a holder whose clock stands still renews without changing the record.
     fn observe(&mut self, lease: &Lease) -> Instant {
-        let same = |known: &&Observed| known.lease.spec == lease.spec && known.lease.metadata.uid == lease.metadata.uid;
-        let since = self.observed.as_ref().filter(same).map_or_else(Instant::now, |known| known.since);
+        let version = |lease: &Lease| (lease.metadata.uid.clone(), lease.metadata.resource_version.clone());
+        let known = self.observed.as_ref().filter(|known| version(&known.lease) == version(lease));
+        let since = known.map_or_else(Instant::now, |known| known.since);
         self.observed = Some(Observed { lease: lease.clone(), since });
         since
     }
@@ -383,7 +392,8 @@ impl<S: LeaseStore> Elector<S> {
     }
 
     async fn give_up(&mut self) {
-        // The second round is for a renewal of ours that overtook the first.
+        // A renewal that was cut short may yet arrive: hence a look at what the API server has, instead of trust in
+        // what we remember, and a second round if it came in between.
         for _ in 0..2 {
             let lease = match self.store.get().await {
                 Ok(Some(lease)) if holder(&lease) == self.identity => lease,

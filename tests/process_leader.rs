@@ -469,13 +469,17 @@ impl Dice {
 /// Three candidates, bad weather, deletions of the Lease, restarts: at every moment at most one may write.
 #[test]
 fn in_any_weather_at_most_one_may_write() {
-    for seed in 1..=100 {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let led = runtime.block_on(storm(seed));
-        assert!(led > 0, "nobody ever led with seed {seed}");
-    }
+    let led: u32 = (1..=100)
+        .map(|seed| {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(storm(seed))
+        })
+        .sum();
+    assert!(led > 50_000, "somebody led in {led} of 600 000 moments: the weather hides what this is to show");
 }
 
+/// How many moments had a leader.
 async fn storm(seed: u64) -> u32 {
     let (server, mut dice, mut started, mut led) = (server(), Dice(seed * 0x9E37_79B9), 0, 0);
     let mut fresh = |link: Link| {

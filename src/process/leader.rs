@@ -23,9 +23,9 @@
 //! `kube-lease-manager` 0.13 judges expiry by comparing wall clocks. Neither tells its user a deadline, only a
 //! yes or no that may be stale.
 
-use std::collections::hash_map::RandomState;
+use std::collections::hash_map::{DefaultHasher, RandomState};
 use std::future::Future;
-use std::hash::{BuildHasher, Hasher};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -146,6 +146,7 @@ pub struct Elector<S> {
     role: watch::Sender<Role>,
     heartbeat: Option<Heartbeat>,
     observed: Option<Observed>,
+    attempts: u64,
 }
 
 #[derive(Debug)]
@@ -159,8 +160,8 @@ struct Observed {
 enum Attempt {
     /// The Lease is ours, by a request that began at this instant.
     Held(Instant),
-    /// As [`Attempt::Held`], and there was no Lease before.
-    Created(Instant),
+    /// As [`Attempt::Held`], but there was no Lease before, or there may have been none.
+    Unsettled(Instant),
     /// It belongs to somebody else, or is gone.
     NotOurs,
     /// Nobody knows.
@@ -171,7 +172,7 @@ impl<S: LeaseStore> Elector<S> {
     /// A candidate, and the handle that tells how it fares.
     pub fn new(store: S, identity: String, timing: Timing) -> (Self, Leadership) {
         let (role, receiver) = watch::channel(Role::Standby);
-        (Self { store, identity, timing, role, heartbeat: None, observed: None }, Leadership(receiver))
+        (Self { store, identity, timing, role, heartbeat: None, observed: None, attempts: 0 }, Leadership(receiver))
     }
 
     /// Beats this heart at every attempt.
@@ -224,11 +225,11 @@ impl<S: LeaseStore> Elector<S> {
             match timeout_at(limit, self.attempt()).await {
                 Ok(Attempt::Held(began)) => return (began, began),
                 // From the answer on, and not from the request: the old Lease may have been renewed while that travelled.
-                Ok(Attempt::Created(began)) => return (began, Instant::now() + self.timing.renew_deadline),
+                Ok(Attempt::Unsettled(began)) => return (began, Instant::now() + self.timing.renew_deadline),
                 Ok(Attempt::NotOurs | Attempt::Failed) => {}
                 Err(_) => tracing::warn!("no answer about the Lease in time"),
             }
-            sleep(jittered(self.timing.retry)).await;
+            sleep(self.jittered_retry()).await;
         }
     }
 
@@ -255,7 +256,7 @@ impl<S: LeaseStore> Elector<S> {
             let limit = until.min(tried + self.timing.request());
             match timeout_at(limit, self.renew()).await {
                 Ok(Attempt::Held(began)) => until = began + self.timing.renew_deadline,
-                Ok(Attempt::Created(_) | Attempt::NotOurs) => {
+                Ok(Attempt::Unsettled(_) | Attempt::NotOurs) => {
                     tracing::error!("the Lease belongs to somebody else, or is gone");
                     return self.was_leader();
                 }
@@ -292,7 +293,12 @@ impl<S: LeaseStore> Elector<S> {
         if self.is_held_by_other(&lease, since) {
             return Attempt::NotOurs;
         }
-        self.write(lease).await
+        let ours_already = holder(&lease) == self.identity;
+        match self.write(lease).await {
+            // The answer to the request that made it ours was lost, and that request may have been a creation.
+            Attempt::Held(began) if ours_already => Attempt::Unsettled(began),
+            attempt => attempt,
+        }
     }
 
     async fn create(&mut self) -> Attempt {
@@ -302,7 +308,7 @@ impl<S: LeaseStore> Elector<S> {
             Ok(lease) => {
                 self.observe(&lease);
                 tracing::info!(identity = self.identity, "created the Lease");
-                Attempt::Created(began)
+                Attempt::Unsettled(began)
             }
             Err(error) => failed(&error),
         }
@@ -416,6 +422,16 @@ impl<S: LeaseStore> Elector<S> {
         }
     }
 
+    /// The pause stretched up to 2.2 times, as client-go does it, so that candidates do not march in step. Their identities are
+    /// random; that makes this random too, and yet the same in each run of a test.
+    fn jittered_retry(&mut self) -> Duration {
+        self.attempts = self.attempts.wrapping_add(1);
+        let mut hasher = DefaultHasher::new();
+        (&self.identity, self.attempts).hash(&mut hasher);
+        let part = f64::from(u32::try_from(hasher.finish() >> 32).unwrap_or_default()) / f64::from(u32::MAX);
+        self.timing.retry.mul_f64(1.0 + 1.2 * part)
+    }
+
     fn beat(&self) {
         if let Some(heartbeat) = &self.heartbeat {
             heartbeat.beat();
@@ -426,7 +442,8 @@ impl<S: LeaseStore> Elector<S> {
 /// A name for this process that no other has, not even the same Pod's next container.
 pub fn identity() -> String {
     let host = ["POD_NAME", "HOSTNAME"].into_iter().find_map(|name| std::env::var(name).ok());
-    format!("{}_{:016x}", host.as_deref().unwrap_or("rivven-operator"), random())
+    // The standard library seeds each hasher at random; that is all the randomness this needs.
+    format!("{}_{:016x}", host.as_deref().unwrap_or("rivven-operator"), RandomState::new().build_hasher().finish())
 }
 
 fn holder(lease: &Lease) -> &str {
@@ -443,14 +460,4 @@ fn report(error: &LeaseError) {
         LeaseError::Conflict | LeaseError::Gone => tracing::debug!(%error, "the Lease was written by somebody else"),
         LeaseError::Unknown(_) => tracing::warn!(%error, "the Lease could not be read or written"),
     }
-}
-
-/// Up to twice as long and a bit, as client-go does it, so that candidates do not march in step.
-fn jittered(pause: Duration) -> Duration {
-    pause + pause.mul_f64(1.2 * f64::from(u32::try_from(random() >> 32).unwrap_or_default()) / f64::from(u32::MAX))
-}
-
-/// The standard library seeds each hasher at random; that is all the randomness this needs.
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
 }

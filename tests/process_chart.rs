@@ -1,5 +1,7 @@
 //! The chart, as far as it can be read without Helm: the rights are least, and the values are documented and checked.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

@@ -1,5 +1,7 @@
 //! The command line, as people and Pods write it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
 use clap::Parser;
 use clap::error::ErrorKind;
 use rivven_operator::process::cli::{BrokerAccess, Cli, Command, LogFormat, Namespaces};

@@ -1,5 +1,7 @@
 //! Two replicas never both write, whatever the network, the clocks and other people do to the Lease.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -132,7 +134,7 @@ impl Candidate {
     }
 
     async fn leads(self) -> Self {
-        timeout(Duration::from_secs(60), self.leadership.wait_until_leader()).await.expect("becomes the leader");
+        timeout(Duration::from_mins(1), self.leadership.wait_until_leader()).await.expect("becomes the leader");
         self
     }
 }

@@ -1,5 +1,7 @@
 //! Probes, metrics and the way out, over real sockets.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -58,7 +60,7 @@ async fn metrics_server(metrics: &Metrics, stop: Stop) -> (SocketAddr, tokio::ta
 async fn alive_until_a_loop_is_silent_and_the_answer_names_it() {
     let health = Health::new();
     let (addr, _stopper) = health_server(&health).await;
-    let fine = health.register("controller RivvenCluster", Duration::from_secs(600));
+    let fine = health.register("controller RivvenCluster", Duration::from_mins(10));
     fine.beat();
     for path in ["/healthz", "/livez"] {
         assert_eq!(get(addr, path).await.status, StatusCode::OK);

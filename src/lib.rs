@@ -1,3 +1,4 @@
 //! The Rivven operator: observe, decide, execute. See `docs/architecture.md`.
 
 pub mod api;
+pub mod process;

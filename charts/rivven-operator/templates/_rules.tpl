@@ -1,0 +1,44 @@
+{{/*
+All that the operator may do, whether in every namespace or in those that it is given.
+What has a controller owner is deleted by the garbage collector, so most kinds need no delete here.
+*/}}
+{{- define "rivven-operator.rules" -}}
+# patch: finalizers and annotations; the spec is the user's.
+- apiGroups: [rivven.io]
+  resources: [rivvenclusters, rivvenconnects, rivventopics]
+  verbs: [get, list, watch, patch]
+- apiGroups: [rivven.io]
+  resources: [rivvenclusters/status, rivvenconnects/status, rivventopics/status]
+  verbs: [patch]
+# delete: a StatefulSet is replaced, without its pods, when its volume template changes.
+- apiGroups: [apps]
+  resources: [statefulsets]
+  verbs: [get, list, watch, create, update, delete]
+- apiGroups: [""]
+  resources: [services, configmaps]
+  verbs: [get, list, watch, create, update]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [list, watch, create, update]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [list, watch, create, update]
+# Brokers are restarted by eviction, so that disruption budgets hold.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
+- apiGroups: [""]
+  resources: [pods/eviction]
+  verbs: [create]
+# patch: growing. delete: the volume of a broker that has left for good.
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [list, watch, patch, delete]
+# Only those that a spec names are read; create is for the operator's own. Neither list nor watch.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, create]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}

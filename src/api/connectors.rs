@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use kube::KubeSchema;
-use kube::core::{ListMerge, Rule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};

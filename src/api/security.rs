@@ -1,7 +1,6 @@
 //! TLS and authentication.
 
 use kube::KubeSchema;
-use kube::core::Rule;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::access::{Access, BrokerAddress};
 use super::error::Error;
 use super::http;
-use super::session::{Session, TopicState, limited};
+use super::session::{Reply, Request, Session, TopicState, limited};
 
 /// How long an answer counts. Readiness is the kubelet's to watch and reaches the operator through the pod; the broker
 /// itself is asked once after each start, and then this seldom, to notice one that is up and no longer well.
@@ -87,26 +87,26 @@ impl Brokers {
         let (health, version) =
             tokio::try_join!(self.timed("health", http::health(access, address)), self.timed("version", http::version(access, address)))?;
         // The process stays alive and healthy without a client port (observed on 0.0.22): only an answer counts.
-        self.call("ping", address, incarnation, known, async |session| session.ping().await, true).await?;
+        self.call(address, incarnation, known, &Request::Ping).await?;
         Ok(Answer::Said { healthy: health.ok, version, node_id: health.node_id, leader: health.leader })
     }
 
     /// Partitions and configuration of a topic; `None` if there is no such topic.
     pub async fn describe_topic(&self, address: &BrokerAddress, incarnation: &str, topic: &str) -> Result<Option<TopicState>, Error> {
-        let known = self.known(address);
-        self.call("describe_topic", address, incarnation, &known, async |session| session.describe_topic(topic).await, true).await
+        match self.call(address, incarnation, &self.known(address), &Request::DescribeTopic(topic)).await? {
+            Reply::Topic(state) => Ok(state),
+            Reply::Done => Err(Error::Protocol("an answer without a topic".to_owned())),
+        }
     }
 
     /// Creates a topic.
     pub async fn create_topic(&self, address: &BrokerAddress, incarnation: &str, topic: &str, partitions: u32) -> Result<(), Error> {
-        let known = self.known(address);
-        self.call("create_topic", address, incarnation, &known, async |session| session.create_topic(topic, partitions).await, false).await
+        self.call(address, incarnation, &self.known(address), &Request::CreateTopic(topic, partitions)).await.map(drop)
     }
 
     /// Adds partitions up to `partitions`.
     pub async fn grow_topic(&self, address: &BrokerAddress, incarnation: &str, topic: &str, partitions: u32) -> Result<(), Error> {
-        let known = self.known(address);
-        self.call("create_partitions", address, incarnation, &known, async |session| session.grow_topic(topic, partitions).await, false).await
+        self.call(address, incarnation, &self.known(address), &Request::GrowTopic(topic, partitions)).await.map(drop)
     }
 
     /// Alters the configuration of a topic.
@@ -117,14 +117,12 @@ impl Brokers {
         topic: &str,
         entries: &BTreeMap<String, String>,
     ) -> Result<(), Error> {
-        let known = self.known(address);
-        self.call("alter_topic_config", address, incarnation, &known, async |session| session.alter_topic(topic, entries).await, false).await
+        self.call(address, incarnation, &self.known(address), &Request::AlterTopic(topic, entries)).await.map(drop)
     }
 
     /// Deletes a topic.
     pub async fn delete_topic(&self, address: &BrokerAddress, incarnation: &str, topic: &str) -> Result<(), Error> {
-        let known = self.known(address);
-        self.call("delete_topic", address, incarnation, &known, async |session| session.delete_topic(topic).await, false).await
+        self.call(address, incarnation, &self.known(address), &Request::DeleteTopic(topic)).await.map(drop)
     }
 
     /// Forgets the brokers of a namespace whose pod is none of `pods`.
@@ -142,34 +140,27 @@ impl Brokers {
     ///
     /// The broker closes a connection that was idle for 120 s, which shows only at the next call. A read is then sent
     /// again on a new connection; a write never is, for its reply may have been lost after its effect.
-    async fn call<T>(
-        &self,
-        operation: &'static str,
-        address: &BrokerAddress,
-        incarnation: &str,
-        known: &Known,
-        run: impl AsyncFn(&mut Session) -> Result<T, Error>,
-        is_read: bool,
-    ) -> Result<T, Error> {
+    async fn call(&self, address: &BrokerAddress, incarnation: &str, known: &Known, request: &Request<'_>) -> Result<Reply, Error> {
         let mut slot = known.session.lock().await;
-        let mut reused = slot.as_ref().is_some_and(|session| session.incarnation == incarnation && !session.is_broken());
-        if reused && !is_read {
-            // A write must not be what finds the connection closed.
-            let session = slot.as_mut().ok_or_else(|| Error::Unreachable("no session".to_owned()))?;
-            reused = limited(session.ping()).await.is_ok();
-        }
+        // A write must not be what finds the connection closed: it is tried with a ping first.
+        let mut reused = match slot.as_mut() {
+            Some(session) if session.incarnation == incarnation && !session.is_broken() => {
+                request.is_read() || limited(session.send(&Request::Ping)).await.is_ok()
+            }
+            _ => false,
+        };
         loop {
             if !reused {
                 *slot = None;
                 *slot = Some(self.timed("connect", Session::connect(&self.shared.access, address, incarnation)).await?);
             }
             let session = slot.as_mut().ok_or_else(|| Error::Unreachable("no session".to_owned()))?;
-            let outcome = self.timed(operation, limited(run(session))).await;
+            let outcome = self.timed(request.operation(), limited(session.send(request))).await;
             let broken = outcome.as_ref().is_err_and(Error::breaks_session);
             if broken {
                 *slot = None;
             }
-            if !(broken && reused && is_read) {
+            if !(broken && reused && request.is_read()) {
                 return outcome;
             }
             reused = false;

@@ -21,6 +21,41 @@ pub struct TopicState {
     pub config: BTreeMap<String, String>,
 }
 
+/// What may be asked of a broker.
+pub(super) enum Request<'a> {
+    Ping,
+    DescribeTopic(&'a str),
+    CreateTopic(&'a str, u32),
+    GrowTopic(&'a str, u32),
+    AlterTopic(&'a str, &'a BTreeMap<String, String>),
+    DeleteTopic(&'a str),
+}
+
+impl Request<'_> {
+    /// The metric label.
+    pub(super) const fn operation(&self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::DescribeTopic(_) => "describe_topic",
+            Self::CreateTopic(..) => "create_topic",
+            Self::GrowTopic(..) => "create_partitions",
+            Self::AlterTopic(..) => "alter_topic_config",
+            Self::DeleteTopic(_) => "delete_topic",
+        }
+    }
+
+    /// Whether sending it twice is sending it once.
+    pub(super) const fn is_read(&self) -> bool {
+        matches!(self, Self::Ping | Self::DescribeTopic(_))
+    }
+}
+
+/// What a broker answers.
+pub(super) enum Reply {
+    Done,
+    Topic(Option<TopicState>),
+}
+
 /// A connection. After an error that breaks it, it is dropped: the client's stream is then out of step.
 pub(super) struct Session {
     client: Client,
@@ -41,13 +76,22 @@ impl Session {
         self.client.is_poisoned()
     }
 
-    pub(super) async fn ping(&mut self) -> Result<(), Error> {
-        Ok(self.client.ping().await?)
+    /// Sends one request.
+    pub(super) async fn send(&mut self, request: &Request<'_>) -> Result<Reply, Error> {
+        match *request {
+            Request::Ping => self.client.ping().await?,
+            Request::DescribeTopic(topic) => return self.describe_topic(topic).await.map(Reply::Topic),
+            Request::CreateTopic(topic, partitions) => drop(self.client.create_topic(topic, Some(partitions)).await?),
+            Request::GrowTopic(topic, partitions) => drop(self.client.create_partitions(topic, partitions).await?),
+            Request::AlterTopic(topic, entries) => self.alter_topic(topic, entries).await?,
+            Request::DeleteTopic(topic) => self.client.delete_topic(topic).await?,
+        }
+        Ok(Reply::Done)
     }
 
     /// `None`: there is no such topic. Its configuration is asked for only then: for an unknown topic the broker
     /// answers with defaults and no error (observed on 0.0.22).
-    pub(super) async fn describe_topic(&mut self, topic: &str) -> Result<Option<TopicState>, Error> {
+    async fn describe_topic(&mut self, topic: &str) -> Result<Option<TopicState>, Error> {
         let partitions = match self.client.get_metadata(topic).await.map_err(Error::from) {
             Ok((_, partitions)) => partitions,
             Err(error) if error.is_not_found() => return Ok(None),
@@ -58,27 +102,13 @@ impl Session {
         Ok(Some(TopicState { partitions, config: config.into_iter().collect() }))
     }
 
-    pub(super) async fn create_topic(&mut self, topic: &str, partitions: u32) -> Result<(), Error> {
-        self.client.create_topic(topic, Some(partitions)).await?;
-        Ok(())
-    }
-
-    pub(super) async fn grow_topic(&mut self, topic: &str, partitions: u32) -> Result<(), Error> {
-        self.client.create_partitions(topic, partitions).await?;
-        Ok(())
-    }
-
-    pub(super) async fn alter_topic(&mut self, topic: &str, entries: &BTreeMap<String, String>) -> Result<(), Error> {
+    async fn alter_topic(&mut self, topic: &str, entries: &BTreeMap<String, String>) -> Result<(), Error> {
         for (key, value) in entries {
             topic_config::check(key, value).map_err(|problem| Error::refused(format!("INVALID_CONFIG: {key}: {problem}")))?;
         }
         let entries: Vec<(&str, Option<&str>)> = entries.iter().map(|(key, value)| (key.as_str(), Some(value.as_str()))).collect();
         self.client.alter_topic_config(topic, &entries).await?;
         Ok(())
-    }
-
-    pub(super) async fn delete_topic(&mut self, topic: &str) -> Result<(), Error> {
-        Ok(self.client.delete_topic(topic).await?)
     }
 }
 

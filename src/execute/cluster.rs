@@ -92,8 +92,11 @@ impl Executor {
         // A merge patch replaces the whole list: with the resourceVersion it cannot undo what somebody else just wrote.
         let patch = json!({ "metadata": { "resourceVersion": object.resource_version(), "finalizers": finalizers } });
         let api = Api::<K>::namespaced(self.client.clone(), &object.namespace().unwrap_or_default());
-        api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
-        Ok(())
+        match api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
+            // The last finalizer went by another hand, and the object with it: what was wanted is so.
+            Err(kube::Error::Api(status)) if status.code == 404 && !wanted => Ok(()),
+            done => Ok(done.map(drop)?),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod apply;
 mod cluster;
 mod error;
 mod events;
+pub mod report;
 pub mod status;
 mod topic;
 
@@ -13,8 +14,9 @@ use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
 
 pub use apply::MANAGER;
+pub(crate) use cluster::FINALIZER;
 pub use error::StepError;
-pub use topic::TopicSession;
+
 
 /// Whether a write may begin now: this process leads, and its lease has not run into the renew deadline.
 pub type MayWrite = Arc<dyn Fn() -> bool + Send + Sync>;

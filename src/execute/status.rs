@@ -1,13 +1,20 @@
 //! Writing the status: only if it differs, with true transition times, and gone fields taken away.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::api::{Patch, PatchParams};
-use kube::{Api, Resource, ResourceExt};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
+use chrono::{DateTime, Utc};
+use kube::api::{DynamicObject, Patch, PatchParams};
+use kube::core::ApiResource;
+use kube::{Api, Resource};
 use rivven_fsm::Decision;
-use serde::de::DeserializeOwned;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{Executor, StepError};
+
+/// Kubernetes' form of a time, to the second as it keeps it.
+pub fn kubernetes_time(now: DateTime<Utc>) -> Time {
+    Time(k8s_openapi::jiff::Timestamp::from_second(now.timestamp()).unwrap_or_default())
+}
 
 /// The conditions to record: those decided, each with the transition time it had while its status stays the same.
 /// A condition that is decided no more is dropped.
@@ -30,21 +37,26 @@ pub fn conditions<S>(decision: &Decision<S>, before: &[Condition], generation: O
 }
 
 impl Executor {
-    /// Writes the status if it differs from the one that was read. Returns whether it was written.
+    /// Writes the status if it differs from the one that was read. Returns the new `resourceVersion` if it was written.
     ///
     /// The patch names the object's uid: a status must not land on an object of the same name made since.
-    pub async fn write_status<K>(&self, api: &Api<K>, object: &K, before: &Value, after: &Value) -> Result<bool, StepError>
+    pub async fn write_status<K>(&self, meta: &ObjectMeta, before: &impl Serialize, after: &impl Serialize) -> Result<Option<String>, StepError>
     where
-        K: Resource + DeserializeOwned + Clone + std::fmt::Debug,
+        K: Resource<DynamicType = ()>,
     {
-        let changes = merge_patch(before, after);
+        let value = |status: Result<Value, serde_json::Error>| status.map_err(|error| StepError::Internal(error.to_string()));
+        let changes = merge_patch(&value(serde_json::to_value(before))?, &value(serde_json::to_value(after))?);
         if changes.as_object().is_none_or(Map::is_empty) {
-            return Ok(false);
+            return Ok(None);
         }
         self.may_write()?;
-        let patch = json!({ "metadata": { "uid": object.meta().uid }, "status": changes });
-        api.patch_status(&object.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
-        Ok(true)
+        let patch = json!({ "metadata": { "uid": meta.uid }, "status": changes });
+        // As a dynamic object: the answer need not be readable as its type, and a malformed object is told so here too.
+        let namespace = meta.namespace.as_deref().unwrap_or_default();
+        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<K>(&()));
+        let name = meta.name.as_deref().unwrap_or_default();
+        let written = api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(written.metadata.resource_version)
     }
 }
 

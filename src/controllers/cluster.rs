@@ -1,0 +1,66 @@
+//! One reconcile of a cluster: observe, decide, execute.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use kube::Resource;
+use rivven_fsm::cluster::{Step, decide, malformed, step_failed};
+use rivven_fsm::{Decision, Kind};
+
+use super::context::{Context, ReconcileError};
+use crate::api::{RivvenCluster, RivvenClusterStatus};
+use crate::execute::{StepError, report};
+use crate::observe::ClusterSight;
+
+const KIND: Kind = Kind::Cluster;
+
+pub(super) async fn reconcile(object: Arc<DeserializeGuard<RivvenCluster>>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
+    let began = Instant::now();
+    ctx.observer.caches().synced().await.map_err(ReconcileError::Watch)?;
+    if let Some(wait) = ctx.lags(object.meta()) {
+        return Ok(wait);
+    }
+    let cluster = match &object.0 {
+        Ok(cluster) => cluster,
+        Err(invalid) => {
+            let before = ctx.observer.recorded_status::<RivvenCluster>(&invalid.metadata).await?;
+            let decision = malformed(before.phase, &invalid.error.to_string());
+            ctx.report_malformed::<RivvenCluster, _>(KIND, &invalid.metadata, &before, &decision).await?;
+            return Ok(ctx.next(KIND, &invalid.metadata, &decision, began));
+        }
+    };
+    let sight = ctx.observer.cluster(cluster).await?;
+    let decision = decide(&sight.observation, Context::now());
+    record(&ctx, cluster, &sight, &decision).await?;
+    for step in &decision.steps {
+        let outcome = ctx.executor.cluster_step(cluster, &sight, step).await;
+        ctx.tell_step(KIND, cluster, step.name(), &outcome).await;
+        if let Err(error) = outcome {
+            if error.is_fault() {
+                let failed = step_failed(&decision, step, &error.to_string());
+                record(&ctx, cluster, &sight, &failed).await?;
+            }
+            return Context::after_failure(error);
+        }
+    }
+    Ok(ctx.next(KIND, cluster.meta(), &decision, began))
+}
+
+/// Tells and records a decision. Before its steps, so that a person sees what is about to happen.
+async fn record(ctx: &Context, cluster: &RivvenCluster, sight: &ClusterSight, decision: &Decision<Step>) -> Result<(), StepError> {
+    let none = RivvenClusterStatus::default();
+    let before = cluster.status.as_ref().unwrap_or(&none);
+    let after = report::cluster(cluster, &sight.observation, decision, Context::now());
+    let written = ctx.executor.write_status::<RivvenCluster>(cluster.meta(), before, &after).await?;
+    if written.is_some() {
+        ctx.wrote(cluster.meta(), written.as_deref());
+        ctx.tell(KIND, cluster, sight.observation.recorded, decision).await;
+    }
+    Ok(())
+}
+
+pub(super) fn back_off(object: Arc<DeserializeGuard<RivvenCluster>>, error: &ReconcileError, ctx: Arc<Context>) -> Action {
+    ctx.back_off(KIND, object.meta(), error)
+}

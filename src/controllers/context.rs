@@ -1,0 +1,197 @@
+//! What every reconcile has at hand.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use kube::runtime::controller::Action;
+use rivven_fsm::{Decision, Kind, Phase};
+use serde_json::json;
+use tracing::{error, info, warn};
+
+use super::backoff::Backoffs;
+use crate::execute::{Executor, StepError, status};
+use crate::observe::{ObserveError, Observer, RecordedStatus};
+use crate::process::metrics::{Category, Metrics, Outcome, StepOutcome};
+
+/// How soon to look again after the world had moved under a step.
+const LOOK_ANEW: Duration = Duration::from_millis(300);
+/// How soon to look again at an object whose own last write the cache does not show yet.
+const CACHE_LAG: Duration = Duration::from_millis(50);
+
+/// What every reconcile has at hand.
+pub struct Context {
+    /// Looks.
+    pub observer: Observer,
+    /// Writes.
+    pub executor: Executor,
+    /// Counts.
+    pub metrics: Metrics,
+    /// How often every object is looked at again although nothing happened.
+    pub resync: Duration,
+    /// Objects that failed.
+    pub(super) backoffs: Backoffs,
+    written: Mutex<HashMap<String, u64>>,
+}
+
+/// A reconcile that failed: a fault, retried with back-off.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The world could not be looked at.
+    #[error("cannot observe: {0}")]
+    Observe(#[from] ObserveError),
+    /// A write failed.
+    #[error("{0}")]
+    Step(#[from] StepError),
+    /// A watch ended.
+    #[error("{0}")]
+    Watch(String),
+}
+
+impl ReconcileError {
+    pub(super) const fn category(&self) -> Category {
+        match self {
+            Self::Observe(ObserveError::Kubernetes(_)) | Self::Step(StepError::Kubernetes(_)) | Self::Watch(_) => Category::Kubernetes,
+            Self::Step(StepError::Moved(_) | StepError::Held(_) | StepError::NotLeading) => Category::Conflict,
+            Self::Step(StepError::Broker(_)) => Category::Broker,
+            Self::Observe(ObserveError::Internal(_)) | Self::Step(StepError::Internal(_)) => Category::Internal,
+        }
+    }
+}
+
+impl Context {
+    /// A context.
+    pub fn new(observer: Observer, executor: Executor, metrics: Metrics, resync: Duration) -> Self {
+        Self { observer, executor, metrics, resync, backoffs: Backoffs::default(), written: Mutex::default() }
+    }
+
+    /// Now, as decisions take it.
+    pub(super) fn now() -> DateTime<Utc> {
+        Utc::now()
+    }
+
+    /// Whether the cache is behind this process's own last write to the object. Closes the race between a write and the
+    /// watch that brings it back: deciding from the status before would write, and tell, the same transition twice.
+    pub(super) fn lags(&self, meta: &ObjectMeta) -> Option<Action> {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let behind = version(meta.resource_version.as_deref()) < written.get(meta.uid.as_deref()?).copied();
+        behind.then(|| Action::requeue(CACHE_LAG))
+    }
+
+    /// Notes this process's own write to an object.
+    pub(super) fn wrote(&self, meta: &ObjectMeta, resource_version: Option<&str>) {
+        if let (Some(uid), Some(version)) = (&meta.uid, version(resource_version)) {
+            self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.clone(), version);
+        }
+    }
+
+    /// Forgets an object that is gone.
+    pub(super) fn forget(&self, kind: Kind, meta: &ObjectMeta) {
+        self.metrics.forget(kind, meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+        if let Some(uid) = &meta.uid {
+            self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+            self.backoffs.reset(uid);
+        }
+    }
+
+    /// Logs, counts and tells what was decided, if it is a change of phase.
+    pub(super) async fn tell<K, S>(&self, kind: Kind, object: &K, recorded: Option<Phase>, decision: &Decision<S>)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        if let Some(refused) = &decision.refused {
+            error!(%refused, "a change of phase outside the table was refused");
+            self.metrics.illegal_transition(refused);
+        }
+        if recorded != Some(decision.phase) {
+            info!(%kind, name = ?object.meta().name, from = recorded.map_or("none", Phase::as_str), to = %decision.phase, reason = %decision.reason, message = decision.message);
+            self.metrics.transition(kind, recorded, decision.phase);
+            self.executor.tell_transition(object, recorded, decision).await;
+        }
+    }
+
+    /// Reports an object that cannot be read as its type on the object itself, and touches nothing else.
+    pub(super) async fn report_malformed<K, S>(&self, kind: Kind, meta: &ObjectMeta, before: &RecordedStatus, decision: &Decision<S>) -> Result<(), StepError>
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let mut after = before.raw.clone();
+        after["phase"] = json!(decision.phase.as_str());
+        after["reason"] = json!(decision.reason.as_str());
+        after["message"] = json!(decision.message);
+        after["conditions"] = json!(status::conditions(decision, &before.conditions, meta.generation, &status::kubernetes_time(Self::now())));
+        let written = self.executor.write_status::<K>(meta, &before.raw, &after).await?;
+        if written.is_some() {
+            self.wrote(meta, written.as_deref());
+            warn!(%kind, name = ?meta.name, message = decision.message, "malformed object");
+        }
+        Ok(())
+    }
+
+    /// Counts and tells one step.
+    pub(super) async fn tell_step<K>(&self, kind: Kind, object: &K, step: &'static str, outcome: &Result<String, StepError>)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let counted = match outcome {
+            Ok(_) => StepOutcome::Done,
+            Err(error) if error.is_fault() => StepOutcome::Failed,
+            Err(_) => StepOutcome::Moved,
+        };
+        self.metrics.step(kind, step, counted);
+        match outcome {
+            Ok(note) => {
+                info!(%kind, name = ?object.meta().name, step, note);
+                self.executor.tell_step(object, step, Ok(note.clone())).await;
+            }
+            Err(error) if error.is_fault() => {
+                warn!(%kind, name = ?object.meta().name, step, %error);
+                self.executor.tell_step(object, step, Err(error.to_string())).await;
+            }
+            Err(error) => info!(%kind, name = ?object.meta().name, step, %error, "will look anew"),
+        }
+    }
+
+    /// When to look again after a decision was carried out.
+    pub(super) fn next<S>(&self, kind: Kind, meta: &ObjectMeta, decision: &Decision<S>, began: Instant) -> Action {
+        let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+        self.metrics.object(kind, namespace, name, decision.phase, decision.blocked_by.iter().map(|b| b.reason));
+        let outcome = match (decision.steps.is_empty(), decision.blocked_by.is_empty()) {
+            (false, _) => Outcome::Progressing,
+            (true, false) => Outcome::Waiting,
+            (true, true) => Outcome::Converged,
+        };
+        self.metrics.reconciled(kind, outcome, began.elapsed());
+        if let Some(uid) = &meta.uid {
+            self.backoffs.reset(uid);
+        }
+        Action::requeue(decision.requeue.unwrap_or_else(|| spread(self.resync, meta)).max(CACHE_LAG))
+    }
+
+    /// What to do after a step did not take effect: look anew at once where the world had moved, back off from a fault.
+    pub(super) fn after_failure(error: StepError) -> Result<Action, ReconcileError> {
+        if error.is_fault() { Err(error.into()) } else { Ok(Action::requeue(LOOK_ANEW)) }
+    }
+
+    /// How long to wait after a failure.
+    pub(super) fn back_off(&self, kind: Kind, meta: &ObjectMeta, error: &ReconcileError) -> Action {
+        self.metrics.failed(kind, error.category());
+        let wait = self.backoffs.next(meta.uid.as_deref().unwrap_or_default());
+        warn!(%kind, name = ?meta.name, %error, wait_ms = wait.as_millis(), "reconcile failed");
+        Action::requeue(wait)
+    }
+}
+
+/// The resync of each object at a time of its own, within a tenth, so that a thousand objects do not come at once.
+fn spread(resync: Duration, meta: &ObjectMeta) -> Duration {
+    let part = meta.uid.as_deref().unwrap_or_default().bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 100;
+    resync - resync / 1000 * part
+}
+
+/// A `resourceVersion` as the number it is.
+fn version(text: Option<&str>) -> Option<u64> {
+    text?.parse().ok()
+}

@@ -1,0 +1,65 @@
+//! One reconcile of a topic: observe, decide, execute.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use kube::Resource;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use rivven_fsm::topic::{Step, decide, malformed, step_failed};
+use rivven_fsm::{Decision, Kind};
+
+use super::context::{Context, ReconcileError};
+use crate::api::{RivvenTopic, RivvenTopicStatus};
+use crate::execute::{StepError, report};
+use crate::observe::TopicSight;
+
+const KIND: Kind = Kind::Topic;
+
+pub(super) async fn reconcile(object: Arc<DeserializeGuard<RivvenTopic>>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
+    let began = Instant::now();
+    ctx.observer.caches().synced().await.map_err(ReconcileError::Watch)?;
+    if let Some(wait) = ctx.lags(object.meta()) {
+        return Ok(wait);
+    }
+    let topic = match &object.0 {
+        Ok(topic) => topic,
+        Err(invalid) => {
+            let before = ctx.observer.recorded_status::<RivvenTopic>(&invalid.metadata).await?;
+            let decision = malformed(before.phase, &invalid.error.to_string());
+            ctx.report_malformed::<RivvenTopic, _>(KIND, &invalid.metadata, &before, &decision).await?;
+            return Ok(ctx.next(KIND, &invalid.metadata, &decision, began));
+        }
+    };
+    let sight = ctx.observer.topic(topic).await;
+    let decision = decide(&sight.observation, Context::now());
+    record(&ctx, topic, &sight, &decision).await?;
+    for step in &decision.steps {
+        let outcome = ctx.executor.topic_step(topic, &sight, ctx.observer.brokers(), step).await;
+        ctx.tell_step(KIND, topic, step.name(), &outcome).await;
+        if let Err(error) = outcome {
+            if error.is_fault() {
+                let failed = step_failed(&decision, step, &error.to_string());
+                record(&ctx, topic, &sight, &failed).await?;
+            }
+            return Context::after_failure(error);
+        }
+    }
+    Ok(ctx.next(KIND, topic.meta(), &decision, began))
+}
+
+async fn record(ctx: &Context, topic: &RivvenTopic, sight: &TopicSight, decision: &Decision<Step>) -> Result<(), StepError> {
+    let none = RivvenTopicStatus::default();
+    let before = topic.status.as_ref().unwrap_or(&none);
+    let after = report::topic(topic, &sight.observation, decision, Context::now());
+    let written = ctx.executor.write_status::<RivvenTopic>(topic.meta(), before, &after).await?;
+    if written.is_some() {
+        ctx.wrote(topic.meta(), written.as_deref());
+        ctx.tell(KIND, topic, sight.observation.recorded, decision).await;
+    }
+    Ok(())
+}
+
+pub(super) fn back_off(object: Arc<DeserializeGuard<RivvenTopic>>, error: &ReconcileError, ctx: Arc<Context>) -> Action {
+    ctx.back_off(KIND, object.meta(), error)
+}

@@ -1,0 +1,149 @@
+//! What was observed and decided, as the status of an object. Nothing here is taken from the spec.
+
+use std::collections::BTreeSet;
+
+use kube::ResourceExt;
+use rivven_fsm::cluster::diagnosis::{Health, diagnose};
+use rivven_fsm::cluster::{self, Answer, Broker};
+use rivven_fsm::topic::{Cluster, Seen};
+use rivven_fsm::{Decision, connect, topic};
+
+use chrono::{DateTime, Utc};
+
+use super::status::{conditions, kubernetes_time};
+use crate::api::{
+    BlockedBy, BrokerStatus, RivvenCluster, RivvenClusterStatus, RivvenConnect, RivvenConnectStatus, RivvenTopic, RivvenTopicStatus,
+    VolumeStatus,
+};
+use crate::render::names;
+
+/// The status of a cluster.
+pub fn cluster(object: &RivvenCluster, seen: &cluster::Observation, decision: &Decision<cluster::Step>, now: DateTime<Utc>) -> RivvenClusterStatus {
+    let before = object.status.as_ref();
+    let name = object.name_any();
+    let brokers: Vec<BrokerStatus> = seen.brokers.iter().map(|b| broker(&name, b, now)).collect();
+    let is_wanted = |b: &&BrokerStatus| b.ordinal < seen.replicas;
+    let ready = brokers.iter().filter(is_wanted).filter(|b| b.ready).count();
+    let versions: BTreeSet<&str> = brokers.iter().filter_map(|b| b.version.as_deref()).collect();
+    let pods = seen.brokers.iter().filter(|b| b.pod.is_some()).count();
+    let capacity = seen.brokers.iter().filter_map(|b| b.claim.as_ref()?.capacity).min();
+    let exists = seen.stateful_set.is_some();
+    RivvenClusterStatus {
+        phase: Some(decision.phase.into()),
+        reason: Some(decision.reason.as_str().to_owned()),
+        message: Some(decision.message.clone()),
+        observed_generation: object.metadata.generation,
+        replicas: Some(u32::try_from(pods).unwrap_or(u32::MAX)),
+        ready_replicas: Some(u32::try_from(ready).unwrap_or(u32::MAX)),
+        ready: Some(format!("{ready}/{}", seen.replicas)),
+        selector: exists.then(|| {
+            let pairs: Vec<String> = names::selector(&name).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+            pairs.join(",")
+        }),
+        version: (!versions.is_empty()).then(|| versions.into_iter().collect::<Vec<_>>().join(",")),
+        storage: capacity.map(quantity),
+        conditions: conditions(decision, before.map_or(&[], |s| s.conditions.as_slice()), object.metadata.generation, &kubernetes_time(now)),
+        brokers: brokers.into_iter().filter(|b| exists || b.volume.is_some()).collect(),
+        blocked_by: decision.blocked_by.iter().map(BlockedBy::from).collect(),
+    }
+}
+
+fn broker(cluster: &str, broker: &Broker, now: DateTime<Utc>) -> BrokerStatus {
+    let health = diagnose(broker, now);
+    let (reason, message) = match &health {
+        Health::Well => (None, None),
+        Health::Coming(reason, message) | Health::Trouble(reason, message) => (Some(reason.as_str().to_owned()), Some(message.clone())),
+    };
+    let (version, node_id, leader) = match &broker.answer {
+        Answer::Said { version, node_id, leader, .. } => (Some(version.clone()), Some(node_id.clone()), *leader),
+        Answer::NotAsked | Answer::Silent { .. } => (None, None, false),
+    };
+    BrokerStatus {
+        ordinal: broker.ordinal,
+        name: names::pod(cluster, broker.ordinal),
+        node_id,
+        version,
+        revision: broker.pod.as_ref().map(|pod| pod.revision.clone()).filter(|revision| !revision.is_empty()),
+        ready: health == Health::Well,
+        leader,
+        restarts: broker.pod.as_ref().map_or(0, |pod| pod.restarts),
+        reason,
+        message,
+        volume: broker.claim.as_ref().map(|claim| VolumeStatus {
+            claim: claim.name.clone(),
+            bound: claim.bound,
+            capacity: claim.capacity.map(quantity),
+        }),
+    }
+}
+
+/// Bytes as a quantity in the largest binary unit that keeps them exact.
+fn quantity(bytes: u64) -> String {
+    const UNITS: [(u32, &str); 6] = [(6, "Ei"), (5, "Pi"), (4, "Ti"), (3, "Gi"), (2, "Mi"), (1, "Ki")];
+    let exact = UNITS.iter().find(|(power, _)| bytes > 0 && bytes % 1024_u64.pow(*power) == 0);
+    exact.map_or_else(|| bytes.to_string(), |(power, unit)| format!("{}{unit}", bytes / 1024_u64.pow(*power)))
+}
+
+/// The status of a topic.
+pub fn topic(object: &RivvenTopic, seen: &topic::Observation, decision: &Decision<topic::Step>, now: DateTime<Utc>) -> RivvenTopicStatus {
+    let before = object.status.as_ref();
+    let mut status = RivvenTopicStatus {
+        phase: Some(decision.phase.into()),
+        reason: Some(decision.reason.as_str().to_owned()),
+        message: Some(decision.message.clone()),
+        observed_generation: object.metadata.generation,
+        topic_name: Some(seen.wish.topic.clone()),
+        conditions: conditions(decision, before.map_or(&[], |s| s.conditions.as_slice()), object.metadata.generation, &kubernetes_time(now)),
+        blocked_by: decision.blocked_by.iter().map(BlockedBy::from).collect(),
+        topic_labels: object.spec.topic_labels.clone(),
+        ..RivvenTopicStatus::default()
+    };
+    match &seen.seen {
+        Seen::Present { partitions, replication, config } => {
+            status.partitions = Some(*partitions);
+            status.replication_factor = *replication;
+            status.config.clone_from(config);
+            if let Cluster::Ready { uid, .. } = &seen.cluster {
+                status.cluster_uid = Some(uid.clone());
+            }
+        }
+        // Not asked, or no answer: what was read last stays, and the condition says that it may be old.
+        Seen::NotAsked | Seen::Unknown { .. } => {
+            if let Some(before) = before {
+                status.partitions = before.partitions;
+                status.replication_factor = before.replication_factor;
+                status.config.clone_from(&before.config);
+                status.cluster_uid.clone_from(&before.cluster_uid);
+            }
+        }
+        Seen::Absent => {}
+    }
+    status
+}
+
+/// The status of a connect.
+pub fn connect(object: &RivvenConnect, decision: &Decision<connect::Step>, now: DateTime<Utc>) -> RivvenConnectStatus {
+    let before = object.status.as_ref();
+    RivvenConnectStatus {
+        phase: Some(decision.phase.into()),
+        reason: Some(decision.reason.as_str().to_owned()),
+        message: Some(decision.message.clone()),
+        observed_generation: object.metadata.generation,
+        conditions: conditions(decision, before.map_or(&[], |s| s.conditions.as_slice()), object.metadata.generation, &kubernetes_time(now)),
+        blocked_by: decision.blocked_by.iter().map(BlockedBy::from).collect(),
+        ..RivvenConnectStatus::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quantity;
+
+    #[test]
+    fn capacities_are_written_in_the_largest_exact_unit() {
+        assert_eq!(quantity(10 << 30), "10Gi");
+        assert_eq!(quantity(1536 << 20), "1536Mi");
+        assert_eq!(quantity(1_000_000_000), "1000000000");
+        assert_eq!(quantity(0), "0");
+    }
+}

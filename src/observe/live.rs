@@ -1,0 +1,135 @@
+//! The live objects of a cluster, as they are held against what is wanted.
+
+use std::time::Duration;
+
+use kube::api::DynamicObject;
+use kube::{Api, Resource};
+use rivven_fsm::cluster::{Object, Presence};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::{ObserveError, Observer, compare};
+use crate::render::names;
+
+/// How long a Secret that was seen counts as there. Then it is read again, so that one that was deleted is made anew.
+const SECRET_COUNTS: Duration = Duration::from_secs(300);
+
+impl Observer {
+    /// One object of a cluster: from the cache or, as the watches see labelled objects only and a foreign one need not
+    /// carry our labels, from the API server when the cache does not have it.
+    pub(super) async fn live(&self, namespace: &str, cluster: &str, object: Object) -> Result<Option<Value>, ObserveError> {
+        if let Some(cached) = self.cached(namespace, cluster, object)? {
+            return Ok(Some(cached));
+        }
+        let (version, name) = identity(cluster, object);
+        let (group, version) = version.split_once('/').unwrap_or(("", version));
+        let kind = kube::core::GroupVersionKind::gvk(group, version, object.kind());
+        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &kube::core::ApiResource::from_gvk(&kind));
+        api.get_opt(&name).await?.map(|found| value(&found)).transpose()
+    }
+
+    fn cached(&self, namespace: &str, cluster: &str, object: Object) -> Result<Option<Value>, ObserveError> {
+        let (_, name) = identity(cluster, object);
+        let caches = &self.caches;
+        match object {
+            Object::AuthSecret => return Ok(None),
+            Object::ConfigMap => caches.config_maps.get(namespace, &name).map(|found| value(found.as_ref())),
+            Object::HeadlessService | Object::ClientService => caches.services.get(namespace, &name).map(|found| value(found.as_ref())),
+            Object::PodDisruptionBudget => caches.budgets.get(namespace, &name).map(|found| value(found.as_ref())),
+            Object::NetworkPolicy => caches.policies.get(namespace, &name).map(|found| value(found.as_ref())),
+            Object::StatefulSet => caches.stateful_sets.get(namespace, &name).map(|found| value(found.as_ref())),
+        }
+        .transpose()
+    }
+
+    /// The Secret with the admin token. Only that it is there and ours is looked at; its content is not kept.
+    pub(super) async fn auth_secret(&self, namespace: &str, cluster: &str, uid: &str) -> Presence {
+        let key = (uid.to_owned(), names::auth_secret(cluster));
+        if self.remembered(&key) {
+            return Presence::Current;
+        }
+        match self.live(namespace, cluster, Object::AuthSecret).await {
+            Ok(Some(secret)) => {
+                let presence = ownership(&secret, uid);
+                if presence == Presence::Current {
+                    self.remember(key);
+                }
+                presence
+            }
+            Ok(None) => Presence::Missing,
+            Err(error) => Presence::Unknown { why: error.to_string() },
+        }
+    }
+
+    /// Whether a Secret that a spec refers to is there. `None`: could not be found out.
+    pub(super) async fn secret_exists(&self, namespace: &str, name: &str) -> Option<bool> {
+        let key = (namespace.to_owned(), name.to_owned());
+        if self.remembered(&key) {
+            return Some(true);
+        }
+        let api = Api::<k8s_openapi::api::core::v1::Secret>::namespaced(self.client.clone(), namespace);
+        let found = api.get_opt(name).await.ok()?.is_some();
+        if found {
+            self.remember(key);
+        }
+        Some(found)
+    }
+
+    fn remembered(&self, key: &(String, String)) -> bool {
+        let secrets = self.secrets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        secrets.get(key).is_some_and(|seen| seen.elapsed() < SECRET_COUNTS)
+    }
+
+    fn remember(&self, key: (String, String)) {
+        let mut secrets = self.secrets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        secrets.retain(|_, seen| seen.elapsed() < SECRET_COUNTS);
+        secrets.insert(key, Instant::now());
+    }
+}
+
+/// How a live object stands to the desired one.
+pub(super) fn presence(desired: &Value, live: Option<&Value>, uid: &str) -> Presence {
+    let Some(live) = live else { return Presence::Missing };
+    match ownership(live, uid) {
+        Presence::Current if compare::is_current(desired, live) => Presence::Current,
+        Presence::Current => Presence::Drifted,
+        other => other,
+    }
+}
+
+/// Ours is what names this very cluster, by uid, as its controller. A label or a name proves nothing.
+fn ownership(live: &Value, uid: &str) -> Presence {
+    let owners = live.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    let controller = owners.and_then(|owners| owners.iter().find(|owner| owner["controller"] == json!(true)));
+    match controller {
+        Some(owner) if owner["uid"] == json!(uid) => {
+            if live.pointer("/metadata/deletionTimestamp").is_some() {
+                Presence::Deleting
+            } else {
+                Presence::Current
+            }
+        }
+        Some(owner) => Presence::Foreign {
+            owner: format!("{} {}", owner["kind"].as_str().unwrap_or("something"), owner["name"].as_str().unwrap_or_default()),
+        },
+        None => Presence::Foreign { owner: "somebody else (it has no controller)".to_owned() },
+    }
+}
+
+/// API version and name of an object of a cluster.
+fn identity(cluster: &str, object: Object) -> (&'static str, String) {
+    match object {
+        Object::AuthSecret => ("v1", names::auth_secret(cluster)),
+        Object::ConfigMap => ("v1", names::config_map(cluster)),
+        Object::HeadlessService => ("v1", names::headless_service(cluster)),
+        Object::ClientService => ("v1", names::client_service(cluster)),
+        Object::PodDisruptionBudget => ("policy/v1", names::disruption_budget(cluster)),
+        Object::NetworkPolicy => ("networking.k8s.io/v1", names::network_policy(cluster)),
+        Object::StatefulSet => ("apps/v1", names::stateful_set(cluster)),
+    }
+}
+
+fn value<K: Serialize + Resource>(object: &K) -> Result<Value, ObserveError> {
+    serde_json::to_value(object).map_err(|error| ObserveError::Internal(error.to_string()))
+}

@@ -1,0 +1,69 @@
+//! Watch caches and broker answers into the plain observations that decisions are made from. Reads only.
+
+pub mod caches;
+mod cluster;
+pub mod compare;
+mod live;
+mod malformed;
+pub mod pod;
+mod redact;
+mod topic;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use kube::Client;
+use tokio::time::Instant;
+
+pub use caches::{Cache, Caches};
+pub use cluster::ClusterSight;
+pub use malformed::RecordedStatus;
+pub use topic::{MARK, TopicSight};
+
+use crate::broker::Brokers;
+
+/// Looks at the world.
+#[derive(Clone)]
+pub struct Observer {
+    client: Client,
+    caches: Caches,
+    brokers: Brokers,
+    domain: String,
+    /// Secrets that were seen, and when: Secrets are never watched or listed, and reading one at each look would make
+    /// an idle operator talk.
+    secrets: Arc<Mutex<HashMap<(String, String), Instant>>>,
+}
+
+impl Observer {
+    /// An observer over `caches` and `brokers`. `domain` is the DNS domain of the Kubernetes cluster.
+    pub fn new(client: Client, caches: Caches, brokers: Brokers, domain: String) -> Self {
+        Self { client, caches, brokers, domain, secrets: Arc::default() }
+    }
+
+    /// The caches.
+    pub const fn caches(&self) -> &Caches {
+        &self.caches
+    }
+
+    /// The brokers.
+    pub const fn brokers(&self) -> &Brokers {
+        &self.brokers
+    }
+}
+
+/// Why the world could not be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// The API server refused or did not answer.
+    #[error("{0}")]
+    Kubernetes(Box<kube::Error>),
+    /// A defect of the operator.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<kube::Error> for ObserveError {
+    fn from(error: kube::Error) -> Self {
+        Self::Kubernetes(Box::new(error))
+    }
+}

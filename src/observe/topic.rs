@@ -1,0 +1,121 @@
+//! A topic, and the cluster that another object refers to, as they were seen.
+
+use kube::ResourceExt;
+use rivven_fsm::topic as fsm;
+
+use super::{Observer, pod};
+use crate::api::{ClusterRef, Phase, RivvenConnect, RivvenTopic};
+use crate::broker::{BrokerAddress, capabilities};
+use crate::render::names;
+
+/// Annotation: the uid of the cluster on which this object made or adopted its topic.
+pub const MARK: &str = "rivven.io/topic-cluster-uid";
+/// Annotation that lets an object take over a topic it did not make.
+const ADOPT: &str = "rivven.io/adopt";
+/// Every namespace, in `spec.allowedNamespaces`.
+const EVERY_NAMESPACE: &str = "*";
+
+/// What was seen of a topic, and where the steps that may follow go.
+pub struct TopicSight {
+    /// What decisions are made from.
+    pub observation: fsm::Observation,
+    /// The broker that serves the topic, and which start of it.
+    pub broker: Option<(BrokerAddress, String)>,
+}
+
+impl Observer {
+    /// Looks at a topic.
+    pub async fn topic(&self, topic: &RivvenTopic) -> TopicSight {
+        let wish = topic.wish();
+        let namespace = topic.namespace().unwrap_or_default();
+        let cluster = self.referred(&namespace, &topic.spec.cluster_ref);
+        let broker = matches!(cluster, fsm::Cluster::Ready { .. }).then(|| self.broker_of(&namespace, &topic.spec.cluster_ref)).flatten();
+        let older = self.older(topic, &namespace);
+        let seen = match &broker {
+            Some((address, incarnation)) if wish.problems.is_empty() && older.is_none() => {
+                match self.brokers.describe_topic(address, incarnation, &wish.topic).await {
+                    // A standalone broker holds one copy of each partition; one that replicates tells by partition.
+                    Ok(Some(state)) => fsm::Seen::Present { partitions: state.partitions, replication: Some(1), config: state.config },
+                    Ok(None) => fsm::Seen::Absent,
+                    Err(error) => fsm::Seen::Unknown { why: error.to_string() },
+                }
+            }
+            _ => fsm::Seen::NotAsked,
+        };
+        let observation = fsm::Observation {
+            recorded: topic.status.as_ref().and_then(|status| status.phase).map(Into::into),
+            deletion: topic
+                .metadata
+                .deletion_timestamp
+                .as_ref()
+                .map(|at| fsm::Deletion { requested_at: pod::time(at), delete_topic: topic.spec.delete_on_remove }),
+            finalizer: topic.finalizers().iter().any(|f| f == crate::execute::FINALIZER),
+            wish,
+            cluster,
+            mark: topic.annotations().get(MARK).cloned(),
+            adopt: topic.annotations().get(ADOPT).is_some_and(|value| value == "true"),
+            older,
+            seen,
+        };
+        TopicSight { observation, broker }
+    }
+
+    /// Looks at a connect.
+    pub fn connect(&self, connect: &RivvenConnect) -> rivven_fsm::connect::Observation {
+        rivven_fsm::connect::Observation {
+            recorded: connect.status.as_ref().and_then(|status| status.phase).map(Into::into),
+            deleting: connect.metadata.deletion_timestamp.is_some(),
+            problems: Vec::new(),
+            cluster: self.referred(&connect.namespace().unwrap_or_default(), &connect.spec.cluster_ref),
+        }
+    }
+
+    /// The cluster that an object in `namespace` refers to.
+    fn referred(&self, namespace: &str, reference: &ClusterRef) -> fsm::Cluster {
+        let home = reference.namespace.as_deref().unwrap_or(namespace);
+        let Some(found) = self.caches.clusters.get(home, &reference.name) else { return fsm::Cluster::Missing };
+        let Ok(cluster) = &found.0 else { return fsm::Cluster::NotReady { phase: rivven_fsm::Phase::Pending } };
+        let allowed = |name: &String| name == namespace || name == EVERY_NAMESPACE;
+        if home != namespace && !cluster.spec.allowed_namespaces.iter().any(allowed) {
+            return fsm::Cluster::NotAllowed;
+        }
+        if cluster.metadata.deletion_timestamp.is_some() {
+            return fsm::Cluster::Terminating;
+        }
+        let status = cluster.status.as_ref();
+        match status.and_then(|status| status.phase) {
+            Some(Phase::Ready) => {
+                // As the brokers report it: the spec's version is what somebody wished for.
+                let version = status.and_then(|status| status.version.as_deref()).unwrap_or_default();
+                let able = capabilities(version);
+                fsm::Cluster::Ready { uid: cluster.uid().unwrap_or_default(), replicates: able.partition_metadata, acls: able.acls }
+            }
+            phase => fsm::Cluster::NotReady { phase: phase.unwrap_or(Phase::Pending).into() },
+        }
+    }
+
+    fn broker_of(&self, namespace: &str, reference: &ClusterRef) -> Option<(BrokerAddress, String)> {
+        let home = reference.namespace.as_deref().unwrap_or(namespace);
+        let pod = self.caches.pods.get(home, &names::pod(&reference.name, 0))?;
+        let incarnation = pod::incarnation(&pod)?.to_owned();
+        Some((self.address(home, &reference.name, 0), incarnation))
+    }
+
+    /// The oldest other object that manages the same topic of the same cluster, if it is older than this one.
+    fn older(&self, topic: &RivvenTopic, namespace: &str) -> Option<String> {
+        let key = |t: &RivvenTopic| {
+            let home = t.spec.cluster_ref.namespace.clone().or_else(|| t.namespace()).unwrap_or_default();
+            (home, t.spec.cluster_ref.name.clone(), t.topic_name())
+        };
+        let age = |t: &RivvenTopic| (t.metadata.creation_timestamp.as_ref().map(pod::time), t.uid());
+        let (wanted, own_age) = (key(topic), age(topic));
+        let rivals = self.caches.topics.select_all(|other| {
+            other.0.as_ref().is_ok_and(|other| {
+                let same_object = other.name_any() == topic.name_any() && other.namespace().as_deref() == Some(namespace);
+                !same_object && other.metadata.deletion_timestamp.is_none() && key(other) == wanted && age(other) < own_age
+            })
+        });
+        let oldest = rivals.iter().filter_map(|rival| rival.0.as_ref().ok()).min_by_key(|rival| age(rival))?;
+        Some(format!("{}/{}", oldest.namespace().unwrap_or_default(), oldest.name_any()))
+    }
+}

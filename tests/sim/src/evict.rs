@@ -11,8 +11,8 @@ use crate::store::{Key, Store};
 pub(crate) fn evict(store: &mut Store, namespace: &str, name: &str, body: &Value) -> Result<(), Refusal> {
     let pods = store.kind("", "pods").unwrap().clone();
     let key = Key::core("pods", namespace, name);
-    if text(body, "/kind") != "Eviction" || text(body, "/metadata/name") != name {
-        return Err(Refusal::of(400, format!("name in URL does not match name in Eviction object: {body}")));
+    if text(body, "/metadata/name") != name {
+        return Err(Refusal::of(400, "name in URL does not match name in Eviction object"));
     }
     let pod = store.get(&key).cloned().ok_or_else(|| Refusal::not_found(&pods, name))?;
     let options = body.get("deleteOptions").cloned().unwrap_or_default();

@@ -7,9 +7,15 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, PostParams};
-use kube::{Client, ResourceExt};
+use kube::{Client, Config, ResourceExt};
 use rivven_sim::conformance;
 use serde_json::json;
+
+/// Without the client's own retries, which would answer a 429 by asking again for hours.
+async fn client() -> Client {
+    let config = Config { default_retry: false, ..Config::infer().await.unwrap() };
+    Client::try_from(config).unwrap()
+}
 
 async fn namespace(client: &Client) -> String {
     let namespaces: Api<Namespace> = Api::all(client.clone());
@@ -24,7 +30,7 @@ async fn clean(client: &Client, namespace: &str) {
 #[tokio::test]
 #[ignore = "needs an API server"]
 async fn api() {
-    let client = Client::try_default().await.unwrap();
+    let client = client().await;
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
     let crd: CustomResourceDefinition = serde_json::from_value(conformance::crd()).unwrap();
     if crds.get_opt(&crd.name_any()).await.unwrap().is_none() {
@@ -40,7 +46,7 @@ async fn api() {
 #[tokio::test]
 #[ignore = "needs an API server, and no disruption controller"]
 async fn evictions() {
-    let client = Client::try_default().await.unwrap();
+    let client = client().await;
     let namespace = namespace(&client).await;
     conformance::evictions(&client, &namespace).await.unwrap();
     clean(&client, &namespace).await;
@@ -49,7 +55,7 @@ async fn evictions() {
 #[tokio::test]
 #[ignore = "needs a control plane"]
 async fn controllers() {
-    let client = Client::try_default().await.unwrap();
+    let client = client().await;
     let namespace = namespace(&client).await;
     conformance::controllers(&client, &namespace).await.unwrap();
     clean(&client, &namespace).await;

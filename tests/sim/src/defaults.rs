@@ -50,6 +50,12 @@ pub(crate) fn fill(store: &mut Store, kind: &Kind, o: &mut Value, old: Option<&V
         }
         "pods" => {
             pod_spec(&mut o["spec"]);
+            for c in each_mut(&mut o["spec"], "containers") {
+                // Of pods only, not of templates.
+                for (k, v) in c["resources"]["limits"].as_object().cloned().unwrap_or_default() {
+                    default(&mut c["resources"]["requests"], &k, v);
+                }
+            }
             default(&mut o["spec"], "serviceAccountName", "default".into());
             default(&mut o["spec"], "enableServiceLinks", true.into());
             default(o, "status", json!({ "phase": "Pending", "qosClass": "BestEffort" }));
@@ -199,10 +205,6 @@ fn container(c: &mut Value) {
         !image.contains('@') && (image.ends_with(":latest") || !image.rsplit('/').next().unwrap().contains(':'));
     default(c, "imagePullPolicy", if floating { "Always" } else { "IfNotPresent" }.into());
     resources(c);
-    let limits = c["resources"]["limits"].as_object().cloned().unwrap_or_default();
-    for (k, v) in limits {
-        default(&mut c["resources"]["requests"], &k, v);
-    }
     each_mut(c, "ports").for_each(|port| default(port, "protocol", "TCP".into()));
     for variable in each_mut(c, "env") {
         if let Some(field) = variable.pointer_mut("/valueFrom/fieldRef") {

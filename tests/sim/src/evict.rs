@@ -16,14 +16,7 @@ pub(crate) fn evict(store: &mut Store, namespace: &str, name: &str, body: &Value
     }
     let pod = store.get(&key).cloned().ok_or_else(|| Refusal::not_found(&pods, name))?;
     let options = body.get("deleteOptions").cloned().unwrap_or_default();
-    let uid = text(&options, "/preconditions/uid");
-    if !uid.is_empty() && uid != text(&pod, "/metadata/uid") {
-        let why = format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            text(&pod, "/metadata/uid")
-        );
-        return Err(Refusal::conflict(&pods, name, &why));
-    }
+    let mut unready_anyway = None;
     let exempt = deleting(&pod) || matches!(text(&pod, "/status/phase"), "Pending" | "Succeeded" | "Failed");
     if !exempt {
         let budgets: Vec<_> = store
@@ -43,31 +36,43 @@ pub(crate) fn evict(store: &mut Store, namespace: &str, name: &str, body: &Value
                 "AlwaysAllow" => unready,
                 _ => unready && healthy && int(budget, "/status/desiredHealthy", 0) > 0,
             };
-            if !free {
+            if free {
+                unready_anyway = Some(budget_key.name.clone());
+            } else {
                 take(store, budget_key, budget, name)?;
             }
         }
     }
-    store.delete(&pods, &key, &options).map(|_| ())
+    // The budget is charged before the preconditions are looked at; and where an unready pod needs none, a failed
+    // precondition reads like a busy budget.
+    match (store.delete(&pods, &key, &options), unready_anyway) {
+        (Err(refusal), Some(budget)) if refusal.code == 409 => Err(busy(&budget)),
+        (result, _) => result.map(|_| ()),
+    }
+}
+
+fn refuse(why: String) -> Refusal {
+    let mut refusal = Refusal::of(429, "Cannot evict pod as it would violate the pod's disruption budget.");
+    refusal.details = json!({ "causes": [{ "reason": "DisruptionBudget", "message": why }], "retryAfterSeconds": 10 });
+    refusal
+}
+
+fn busy(budget: &str) -> Refusal {
+    refuse(format!("The disruption budget {budget} is still being processed by the server."))
 }
 
 /// Takes one allowed disruption.
 fn take(store: &mut Store, key: &Key, budget: &Value, pod: &str) -> Result<(), Refusal> {
-    let refuse = |why: String| {
-        let mut refusal = Refusal::of(429, "Cannot evict pod as it would violate the pod's disruption budget.");
-        refusal.details = json!({ "causes": [{ "reason": "DisruptionBudget", "message": why }] });
-        Err(refusal)
-    };
     if int(budget, "/status/observedGeneration", 0) < int(budget, "/metadata/generation", 0) {
-        return refuse(format!("The disruption budget {} is still being processed by the server.", key.name));
+        return Err(busy(&key.name));
     }
     let allowed = int(budget, "/status/disruptionsAllowed", 0);
     if allowed < 1 {
         let (desired, current) = (int(budget, "/status/desiredHealthy", 0), int(budget, "/status/currentHealthy", 0));
         let name = &key.name;
-        return refuse(format!(
+        return Err(refuse(format!(
             "The disruption budget {name} needs {desired} healthy pods and has {current} currently"
-        ));
+        )));
     }
     let now = store.timestamp();
     store.edit(key, |b| {

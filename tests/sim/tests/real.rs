@@ -13,7 +13,8 @@ use serde_json::json;
 
 /// Without the client's own retries, which would answer a 429 by asking again for hours.
 async fn client() -> Client {
-    let config = Config { default_retry: false, ..Config::infer().await.unwrap() };
+    let mut config = Config::infer().await.unwrap();
+    config.default_retry = false;
     Client::try_from(config).unwrap()
 }
 

@@ -11,6 +11,7 @@ use futures::{StreamExt, TryStreamExt, pin_mut};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Event, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, EvictParams, GroupVersionKind, ListParams, Patch, PatchParams,
     PostParams, Preconditions, PropagationPolicy, WatchEvent, WatchParams,
@@ -499,6 +500,39 @@ pub async fn others(client: &Client, namespace: &str) -> Result<()> {
     });
     events.create(&create(), &object(event)?).await?;
     Ok(())
+}
+
+/// How a bound claim may change. Not part of [`api`]: it writes the claim's status itself, so it needs an API server
+/// without a volume controller. Leaves the storage class `conformance` behind.
+pub async fn claims(client: &Client, namespace: &str) -> Result<()> {
+    let classes: Api<StorageClass> = Api::all(client.clone());
+    if classes.get_opt("conformance").await?.is_none() {
+        let class =
+            json!({ "metadata": { "name": "conformance" }, "provisioner": "none", "allowVolumeExpansion": true });
+        classes.create(&create(), &object(class)?).await?;
+    }
+    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    let claim = |class: &str| {
+        json!({
+            "metadata": { "name": format!("claim-{class}") },
+            "spec": { "accessModes": ["ReadWriteOnce"], "storageClassName": class, "resources": { "requests": { "storage": "2Gi" } } },
+        })
+    };
+    let request = async |class: &str, size: &str| {
+        let patch = json!({ "spec": { "resources": { "requests": { "storage": size } } } });
+        claims.patch(&format!("claim-{class}"), &PatchParams::default(), &merge(&patch)).await
+    };
+    for class in ["conformance", "no-such-class"] {
+        claims.create(&create(), &object(claim(class))?).await?;
+        refused(request(class, "1Gi").await, 422, "Invalid").context("an unbound claim shrinks")?;
+        let bound = json!({ "status": { "phase": "Bound", "capacity": { "storage": "2Gi" } } });
+        claims.patch_status(&format!("claim-{class}"), &PatchParams::default(), &merge(&bound)).await?;
+    }
+    request("conformance", "8Gi").await.context("a growth")?;
+    request("conformance", "4Gi").await.context("a growth taken back in part")?;
+    refused(request("conformance", "2Gi").await, 422, "Invalid").context("down to the capacity")?;
+    refused(request("conformance", "1Gi").await, 422, "Invalid").context("below the capacity")?;
+    refused(request("no-such-class", "8Gi").await, 403, "Forbidden").context("a class that cannot grow")
 }
 
 /// Looks again every quarter of a second, up to a minute, until the condition holds.

@@ -51,14 +51,14 @@ pub(crate) fn evict(store: &mut Store, namespace: &str, name: &str, body: &Value
     }
 }
 
-fn refuse(why: String) -> Refusal {
+fn refuse(why: &str) -> Refusal {
     let mut refusal = Refusal::of(429, "Cannot evict pod as it would violate the pod's disruption budget.");
     refusal.details = json!({ "causes": [{ "reason": "DisruptionBudget", "message": why }], "retryAfterSeconds": 10 });
     refusal
 }
 
 fn busy(budget: &str) -> Refusal {
-    refuse(format!("The disruption budget {budget} is still being processed by the server."))
+    refuse(&format!("The disruption budget {budget} is still being processed by the server."))
 }
 
 /// Takes one allowed disruption.
@@ -70,7 +70,7 @@ fn take(store: &mut Store, key: &Key, budget: &Value, pod: &str) -> Result<(), R
     if allowed < 1 {
         let (desired, current) = (int(budget, "/status/desiredHealthy", 0), int(budget, "/status/currentHealthy", 0));
         let name = &key.name;
-        return Err(refuse(format!(
+        return Err(refuse(&format!(
             "The disruption budget {name} needs {desired} healthy pods and has {current} currently"
         )));
     }

@@ -99,11 +99,16 @@ async fn serve(session: &Session, parts: &http::request::Parts, body: &[u8]) -> 
     if session.is_cut() {
         return Err(broken());
     }
-    let call = match understand(&session.sim.state().store, parts) {
+    let mut call = match understand(&session.sim.state().store, parts) {
         Ok(Ok(call)) => call,
         Ok(Err(discovery)) => return Ok(answer(200, &discovery)),
         Err(refusal) => return Ok(answer(refusal.code, &refusal.body())),
     };
+    if call.verb == Verb::Create && call.key.name.is_empty() {
+        // The path of a creation has no name; its object has, unless it is to be generated.
+        let object: Value = serde_json::from_slice(body).unwrap_or_default();
+        text(&object, "/metadata/name").clone_into(&mut call.key.name);
+    }
     let (fault, result) = {
         let mut state = session.sim.state();
         let fault = state.sessions[session.id].meet(call.verb, &call.key, &call.subresource);

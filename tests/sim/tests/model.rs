@@ -11,6 +11,7 @@ async fn the_model_behaves_as_an_api_server() {
     sim.apply(conformance::crd());
     let client = sim.client("test");
     conformance::api(&client, "default").await.unwrap();
+    conformance::claims(&client, "default").await.unwrap();
     conformance::evictions(&client, "default").await.unwrap();
 }
 

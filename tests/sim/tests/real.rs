@@ -45,10 +45,11 @@ async fn api() {
 }
 
 #[tokio::test]
-#[ignore = "needs an API server, and no disruption controller"]
-async fn evictions() {
+#[ignore = "needs an API server alone, without controllers"]
+async fn alone() {
     let client = client().await;
     let namespace = namespace(&client).await;
+    conformance::claims(&client, &namespace).await.unwrap();
     conformance::evictions(&client, &namespace).await.unwrap();
     clean(&client, &namespace).await;
 }

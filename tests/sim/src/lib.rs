@@ -14,6 +14,25 @@
 //! | `controllers` | `StatefulSet` controller, scheduler, kubelet, volumes, garbage collector, … as plain functions |
 //! | `conformance` | checks that hold here and on a real API server |
 //!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! use rivven_sim::{Fault, Sim};
+//! use std::time::Duration;
+//!
+//! let sim = Sim::new(1);
+//! sim.apply(serde_json::json!({
+//!     "apiVersion": "rivven.io/v1alpha1", "kind": "RivvenCluster", "metadata": { "name": "x" }, "spec": { "replicas": 3 },
+//! }));
+//! let session = sim.session("operator");
+//! session.on_write(3, Fault::CutAfter); // the process dies after its third write
+//! let client = session.client(); // run the operator with it: tokio::spawn(operator(client))
+//! session.ended().await; // then abort that task and start another with sim.client("operator")
+//! sim.converge(Duration::from_secs(60), Duration::from_secs(3600)).await?;
+//! println!("{:#?} {:#?}", sim.world(), sim.log().of("operator").writes().counts());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Not modelled: schemas, defaults and CEL rules of custom resources (a real API server checks those), server-side apply
 //! (answered 415, so that a use is seen), `PersistentVolume`s, `ControllerRevision` objects, authorization, pagination.
 #![allow(

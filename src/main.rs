@@ -63,7 +63,11 @@ async fn run(args: RunArgs) -> Result<(), Failure> {
     tokio::spawn(server::serve_metrics(metrics_listener, metrics.clone(), stop.clone()));
     info!(version = env!("CARGO_PKG_VERSION"), health = %args.health_addr, metrics = %args.metrics_addr, "started");
 
-    let client = Client::try_from(Config::infer().await?)?;
+    let mut config = Config::infer().await?;
+    // The client would hide refusals (429, 503) behind up to 15 retries of its own; here a refusal is a value that the
+    // next look decides about, with a back-off per object.
+    config.default_retry = false;
+    let client = Client::try_from(config)?;
     api_is_there(&client).await?;
     if !args.leader_election {
         let leadership = Leadership::always();

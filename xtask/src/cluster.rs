@@ -1,0 +1,99 @@
+//! Local clusters. The scripts in `tests/cluster` do the work; here is which cluster is where.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use crate::shell::{Run, run, step};
+use crate::{images, paths, tools};
+
+/// The local clusters. They can be up at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Cluster {
+    /// For `cargo xtask demo`.
+    Demo,
+    /// For the end-to-end tests.
+    Test,
+}
+
+impl Cluster {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Demo => "demo",
+            Self::Test => "test",
+        }
+    }
+
+    const fn subnet(self) -> &'static str {
+        match self {
+            Self::Demo => "10.251.1",
+            Self::Test => "10.251.2",
+        }
+    }
+
+    pub(crate) fn state(self) -> PathBuf {
+        // Without a home there is no cache either, and the tools would have failed before.
+        paths::cache().unwrap_or_default().join(self.name())
+    }
+
+    pub(crate) fn kubeconfig(self) -> PathBuf {
+        self.state().join("admin.conf")
+    }
+
+    /// A script of `tests/cluster`, told about this cluster.
+    pub(crate) fn script(self, name: &str) -> Result<Run> {
+        let script = run(paths::root().join("tests/cluster").join(name));
+        let script = script.env("RIVVEN_BIN", paths::cache()?.join("bin")).env("RIVVEN_STATE", self.state());
+        Ok(script.env("RIVVEN_CLUSTER", self.name()).env("RIVVEN_SUBNET", self.subnet()))
+    }
+
+    /// `kubectl` on this cluster.
+    pub(crate) fn kubectl(self) -> Run {
+        run("kubectl").env("KUBECONFIG", self.kubeconfig())
+    }
+
+    pub(crate) fn is_up(self) -> bool {
+        self.kubeconfig().exists() && self.kubectl().args(["get", "--raw", "/readyz", "--request-timeout=3s"]).succeeds()
+    }
+
+    /// Starts it anew, whatever a run before left behind.
+    fn up(self) -> Result<()> {
+        tools::for_cluster()?;
+        step(&format!("starting Kubernetes {} as cluster {}", tools::KUBERNETES, self.name()), || {
+            self.script("down.sh")?.quiet()?;
+            self.script("up.sh")?.quiet()?;
+            self.start_volumes()
+        })
+    }
+
+    /// The cluster with the images of the broker and of the operator; started if it is not up.
+    pub(crate) fn up_with_images(self) -> Result<()> {
+        let (broker, operator) = (tools::broker()?, tools::operator()?);
+        if self.is_up() {
+            println!("==> cluster {} is up already", self.name());
+        } else {
+            self.up()?;
+        }
+        images::load(self, &images::broker(), "/app", &broker)?;
+        images::load(self, &images::operator(), "/rivven-operator", &operator)
+    }
+
+    /// The volume provisioner goes on beside the cluster until `down`.
+    fn start_volumes(self) -> Result<()> {
+        let log = std::fs::File::create(self.state().join("log/volumes.log"))?;
+        // A copy, as the next build of this program replaces the file that runs.
+        let program = self.state().join("run/xtask");
+        std::fs::copy(std::env::current_exe()?, &program)?;
+        let mut daemon = run("setsid").arg(&program).args(["volumes", "--state"]).arg(format!("{}/", self.state().display())).command();
+        let child = daemon.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().context("the volume provisioner")?;
+        std::fs::write(self.state().join("run/volumes.pid"), child.id().to_string())?;
+        Ok(())
+    }
+
+    /// Removes it.
+    pub(crate) fn down(self) -> Result<()> {
+        step(&format!("removing cluster {}", self.name()), || self.script("down.sh")?.quiet())
+    }
+}

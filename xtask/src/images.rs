@@ -1,0 +1,38 @@
+//! From-scratch images of static binaries, loaded into a cluster's containerd.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::cluster::Cluster;
+use crate::shell::step;
+use crate::tools;
+
+/// The user of every image, as the released images have it.
+const USER: &str = "65532:65532";
+
+/// The released broker's image.
+pub(crate) fn broker() -> String {
+    format!("ghcr.io/hupe1980/rivven:{}", tools::BROKER)
+}
+
+/// The operator's image, of this checkout.
+pub(crate) fn operator() -> String {
+    "ghcr.io/hupe1980/rivven-operator:dev".to_owned()
+}
+
+/// Loads an image that holds one binary, unless the cluster has it with this content.
+pub(crate) fn load(cluster: Cluster, image: &str, entrypoint: &str, binary: &Path) -> Result<()> {
+    let digest = tools::file_digest(binary)?;
+    let stamp = cluster.state().join("run").join(format!("image{entrypoint}").replace('/', "-"));
+    if fs::read_to_string(&stamp).is_ok_and(|loaded| loaded == digest) {
+        return Ok(());
+    }
+    step(&format!("loading image {image}"), || {
+        let file = format!("{}={entrypoint}", binary.display());
+        cluster.script("image.sh")?.args([image, entrypoint, USER, &file]).quiet()
+    })?;
+    fs::write(stamp, digest)?;
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! What a bare machine lacks: Debian packages, Kubernetes binaries from pinned Go modules, the released broker from its
+//! published crate. Each is made once and kept; what is kept is keyed by what it was made from.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+use crate::paths;
+use crate::shell::{run, step};
+
+/// The version of Kubernetes that `tests/cluster/modules/kubernetes` pins.
+pub(crate) const KUBERNETES: &str = "1.34.4";
+/// The released broker.
+pub(crate) const BROKER: &str = "0.0.22";
+/// The licence and dependency checker.
+const CARGO_DENY: &str = "0.20.2";
+/// Static binaries for images that hold nothing else.
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
+pub(crate) const STATIC: &str = "-C target-feature=+crt-static";
+
+/// Debian package and a file by which it is known to be there.
+const PACKAGES: &[(&str, &str)] = &[
+    ("containerd", "/usr/bin/containerd"),
+    ("runc", "/usr/sbin/runc"),
+    ("containernetworking-plugins", "/usr/lib/cni/bridge"),
+    ("iptables", "/usr/sbin/iptables"),
+    ("iproute2", "/usr/sbin/ip"),
+    ("conntrack", "/usr/sbin/conntrack"),
+    ("umoci", "/usr/bin/umoci"),
+    ("skopeo", "/usr/bin/skopeo"),
+    ("catatonit", "/usr/bin/catatonit"),
+    ("openssl", "/usr/bin/openssl"),
+    ("xfsprogs", "/usr/sbin/mkfs.xfs"),
+    ("kubernetes-client", "/usr/bin/kubectl"),
+];
+
+/// Everything that a local Kubernetes needs.
+pub(crate) fn for_cluster() -> Result<PathBuf> {
+    packages()?;
+    let bin = paths::cache()?.join("bin");
+    fs::create_dir_all(&bin)?;
+    let names = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"];
+    let packages: Vec<String> = names.iter().map(|name| format!("k8s.io/kubernetes/cmd/{name}")).collect();
+    let version = "k8s.io/component-base/version";
+    let flags = format!("-s -w -X {version}.gitVersion=v{KUBERNETES} -X {version}.gitMajor=1 -X {version}.gitMinor=34");
+    go(&bin, "kubernetes", &format!("Kubernetes {KUBERNETES}, about 6 minutes the first time"), &flags, &packages)?;
+    for (module, package) in [("etcd", "go.etcd.io/etcd/server/v3"), ("coredns", "github.com/coredns/coredns")] {
+        go(&bin, module, &format!("{module}, about 2 minutes the first time"), "-s -w", &[package.to_owned()])?;
+    }
+    helm()?;
+    Ok(bin)
+}
+
+/// Helm.
+pub(crate) fn helm() -> Result<PathBuf> {
+    let bin = paths::cache()?.join("bin");
+    fs::create_dir_all(&bin)?;
+    go(&bin, "helm", "Helm, about 2 minutes the first time", "-s -w", &["helm.sh/helm/v3/cmd/helm".to_owned()])?;
+    Ok(bin.join("helm"))
+}
+
+fn packages() -> Result<()> {
+    let missing: Vec<&str> = PACKAGES.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !run("id").arg("-u").read()?.trim().eq("0") {
+        bail!("these Debian packages are missing, and only root can install them: {}", missing.join(" "));
+    }
+    step(&format!("installing Debian packages: {}", missing.join(" ")), || {
+        run("apt-get").args(["update", "-qq"]).quiet()?;
+        let install = run("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing);
+        install.env("DEBIAN_FRONTEND", "noninteractive").quiet()
+    })
+}
+
+/// Builds commands of a pinned Go module into `bin`, unless they were built from the same pins before.
+fn go(bin: &Path, module: &str, what: &str, flags: &str, packages: &[String]) -> Result<()> {
+    let dir = paths::root().join("tests/cluster/modules").join(module);
+    let stamp = bin.join(format!(".{module}"));
+    let key = digest(&[&fs::read(dir.join("go.mod"))?, &fs::read(dir.join("go.sum"))?, flags.as_bytes(), packages.join(" ").as_bytes()]);
+    if fs::read_to_string(&stamp).is_ok_and(|built| built == key) {
+        return Ok(());
+    }
+    if !run("go").arg("version").succeeds() {
+        bail!("Go is needed to build {module}: install Go 1.26 or newer");
+    }
+    step(&format!("building {what}"), || {
+        // A single package gets the module's name, as its own last element may be a version.
+        let output = if packages.len() == 1 { bin.join(module).into_os_string() } else { format!("{}/", bin.display()).into() };
+        let build = run("go").args(["build", "-buildvcs=false", "-ldflags", flags, "-o"]).arg(output).args(packages);
+        build.env("CGO_ENABLED", "0").dir(&dir).quiet()
+    })?;
+    fs::write(stamp, key)?;
+    Ok(())
+}
+
+/// The released broker, static, from its published crate.
+pub(crate) fn broker() -> Result<PathBuf> {
+    let root = paths::cache()?.join("broker");
+    let binary = root.join("bin/rivvend");
+    if run(&binary).arg("--version").read().is_ok_and(|version| version.trim().ends_with(BROKER)) {
+        return Ok(binary);
+    }
+    step(&format!("building the released broker {BROKER}, about 8 minutes the first time"), || {
+        let install = run("cargo").args(["install", "rivvend", "--version", BROKER, "--locked", "--force", "--target", TARGET, "--root"]);
+        install.arg(&root).env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", root.join("target")).dir("/").quiet()
+    })?;
+    Ok(binary)
+}
+
+/// The operator, static.
+pub(crate) fn operator() -> Result<PathBuf> {
+    // A folder of its own: other flags than those of the tests would make each build undo the other.
+    let target = paths::cache()?.join("operator-target");
+    step("building the operator", || {
+        let build = run("cargo").args(["build", "--quiet", "--release", "--locked", "--package", "rivven-operator", "--target", TARGET]);
+        build.env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", &target).dir(paths::root()).show()
+    })?;
+    Ok(target.join(TARGET).join("release/rivven-operator"))
+}
+
+/// `cargo deny`.
+pub(crate) fn cargo_deny() -> Result<PathBuf> {
+    let root = paths::cache()?.join("cargo-deny");
+    let binary = root.join("bin/cargo-deny");
+    if run(&binary).arg("--version").read().is_ok_and(|version| version.trim().ends_with(CARGO_DENY)) {
+        return Ok(binary);
+    }
+    step("building cargo-deny, about 4 minutes the first time", || {
+        let install = run("cargo").args(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--force", "--root"]).arg(&root);
+        install.env("CARGO_TARGET_DIR", root.join("target")).dir("/").quiet()
+    })?;
+    Ok(binary)
+}
+
+/// A short hash.
+pub(crate) fn digest(parts: &[&[u8]]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update(part);
+        hasher.update([0]);
+    }
+    hasher.finalize().iter().take(10).fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
+/// The hash of a file's content.
+pub(crate) fn file_digest(path: &Path) -> Result<String> {
+    Ok(digest(&[&fs::read(path).with_context(|| path.display().to_string())?]))
+}

@@ -14,7 +14,7 @@ use rivven_operator::process::lease::{LeaseError, LeaseStore};
 use rivven_operator::process::metrics::Metrics;
 use rivven_operator::process::shutdown::{self, Stopper};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// What happens to a request on its way.
 #[derive(Clone, Copy, Debug, Default)]
@@ -228,6 +228,39 @@ async fn a_late_answer_does_not_move_the_deadline() {
     let slow = Instant::now();
     first.leadership.lost().await;
     assert!(slow.elapsed() <= seconds(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_counts_from_the_request_and_not_from_its_answer() {
+    let server = released();
+    let first = Candidate::start("first", Link::to(&server)).leads().await;
+    first.link.set(Weather { back: seconds(4), ..Weather::default() });
+    let version = || server.lock().unwrap().version;
+    let before = version();
+    while version() == before {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let applied = Instant::now();
+    first.link.set(Weather { cut: true, ..Weather::default() });
+    sleep_until(applied + Duration::from_millis(9_900)).await;
+    assert!(first.leadership.may_write(), "the answer has come");
+    sleep_until(applied + seconds(10)).await;
+    assert!(!first.leadership.may_write());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_creation_counts_from_its_answer_and_not_from_the_request() {
+    let server = server();
+    let link = Link::to(&server);
+    link.set(Weather { there: seconds(2), ..Weather::default() });
+    let first = Candidate::start("first", link);
+    while server.lock().unwrap().lease.is_none() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let created = Instant::now();
+    first.leadership.wait_until_leader().await;
+    // The Lease before this one may have been renewed until the moment this one was created.
+    assert!(created.elapsed() >= Duration::from_millis(9_990));
 }
 
 #[tokio::test(start_paused = true)]

@@ -137,6 +137,10 @@ impl Candidate {
         timeout(Duration::from_mins(1), self.leadership.wait_until_leader()).await.expect("becomes the leader");
         self
     }
+
+    async fn loses(&self) {
+        timeout(Duration::from_mins(1), self.leadership.lost()).await.expect("loses the leadership");
+    }
 }
 
 fn server() -> Arc<Mutex<Server>> {
@@ -199,7 +203,7 @@ async fn a_partitioned_leader_stops_before_another_begins() {
     sleep(seconds(5)).await;
     first.link.set(Weather { cut: true, ..Weather::default() });
     let cut = Instant::now();
-    first.leadership.lost().await;
+    first.loses().await;
     assert!(cut.elapsed() <= seconds(10) && !first.leadership.may_write());
     hand_over(&first, &second).await;
     assert!(cut.elapsed() >= seconds(13), "the Lease had not expired");
@@ -226,7 +230,7 @@ async fn a_late_answer_does_not_move_the_deadline() {
     assert!(first.leadership.may_write(), "slow is not gone");
     first.link.set(Weather { back: seconds(11), ..Weather::default() });
     let slow = Instant::now();
-    first.leadership.lost().await;
+    first.loses().await;
     assert!(slow.elapsed() <= seconds(10));
 }
 
@@ -347,10 +351,20 @@ async fn a_stolen_lease_is_noticed_at_the_next_renewal() {
     live.spec.as_mut().unwrap().holder_identity = Some("thief".to_owned());
     server.lock().unwrap().store(live);
     let stolen = Instant::now();
-    first.leadership.lost().await;
+    first.loses().await;
     assert!(stolen.elapsed() <= seconds(2));
     assert!(!first.leadership.may_write());
     assert_eq!(first.run.await.unwrap(), End::Lost);
+    assert_eq!(spec(&server).holder_identity.as_deref(), Some("thief"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stolen_lease_is_not_released_for_the_thief() {
+    let server = released();
+    let first = Candidate::start("first", Link::to(&server)).leads().await;
+    server.lock().unwrap().store(lease("thief", 15));
+    first.stopper.stop();
+    assert_eq!(first.run.await.unwrap(), End::Stopped);
     assert_eq!(spec(&server).holder_identity.as_deref(), Some("thief"));
 }
 
@@ -366,7 +380,7 @@ async fn a_leader_whose_lease_is_deleted_has_lost_and_no_other_begins_before() {
 
     server.lock().unwrap().lease = None;
     let deleted = Instant::now();
-    second.leadership.lost().await;
+    second.loses().await;
     assert!(deleted.elapsed() <= seconds(2));
 }
 

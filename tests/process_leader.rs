@@ -14,7 +14,7 @@ use rivven_operator::process::lease::{LeaseError, LeaseStore};
 use rivven_operator::process::metrics::Metrics;
 use rivven_operator::process::shutdown::{self, Stopper};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// What happens to a request on its way.
 #[derive(Clone, Copy, Debug, Default)]
@@ -137,6 +137,10 @@ impl Candidate {
         timeout(Duration::from_mins(1), self.leadership.wait_until_leader()).await.expect("becomes the leader");
         self
     }
+
+    async fn loses(&self) {
+        timeout(Duration::from_mins(1), self.leadership.lost()).await.expect("loses the leadership");
+    }
 }
 
 fn server() -> Arc<Mutex<Server>> {
@@ -199,7 +203,7 @@ async fn a_partitioned_leader_stops_before_another_begins() {
     sleep(seconds(5)).await;
     first.link.set(Weather { cut: true, ..Weather::default() });
     let cut = Instant::now();
-    first.leadership.lost().await;
+    first.loses().await;
     assert!(cut.elapsed() <= seconds(10) && !first.leadership.may_write());
     hand_over(&first, &second).await;
     assert!(cut.elapsed() >= seconds(13), "the Lease had not expired");
@@ -226,8 +230,41 @@ async fn a_late_answer_does_not_move_the_deadline() {
     assert!(first.leadership.may_write(), "slow is not gone");
     first.link.set(Weather { back: seconds(11), ..Weather::default() });
     let slow = Instant::now();
-    first.leadership.lost().await;
+    first.loses().await;
     assert!(slow.elapsed() <= seconds(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_counts_from_the_request_and_not_from_its_answer() {
+    let server = released();
+    let first = Candidate::start("first", Link::to(&server)).leads().await;
+    first.link.set(Weather { back: seconds(4), ..Weather::default() });
+    let version = || server.lock().unwrap().version;
+    let before = version();
+    while version() == before {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let applied = Instant::now();
+    first.link.set(Weather { cut: true, ..Weather::default() });
+    sleep_until(applied + Duration::from_millis(9_900)).await;
+    assert!(first.leadership.may_write(), "the answer has come");
+    sleep_until(applied + seconds(10)).await;
+    assert!(!first.leadership.may_write());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_creation_counts_from_its_answer_and_not_from_the_request() {
+    let server = server();
+    let link = Link::to(&server);
+    link.set(Weather { there: seconds(2), ..Weather::default() });
+    let first = Candidate::start("first", link);
+    while server.lock().unwrap().lease.is_none() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let created = Instant::now();
+    first.leadership.wait_until_leader().await;
+    // The Lease before this one may have been renewed until the moment this one was created.
+    assert!(created.elapsed() >= Duration::from_millis(9_990));
 }
 
 #[tokio::test(start_paused = true)]
@@ -314,10 +351,20 @@ async fn a_stolen_lease_is_noticed_at_the_next_renewal() {
     live.spec.as_mut().unwrap().holder_identity = Some("thief".to_owned());
     server.lock().unwrap().store(live);
     let stolen = Instant::now();
-    first.leadership.lost().await;
+    first.loses().await;
     assert!(stolen.elapsed() <= seconds(2));
     assert!(!first.leadership.may_write());
     assert_eq!(first.run.await.unwrap(), End::Lost);
+    assert_eq!(spec(&server).holder_identity.as_deref(), Some("thief"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stolen_lease_is_not_released_for_the_thief() {
+    let server = released();
+    let first = Candidate::start("first", Link::to(&server)).leads().await;
+    server.lock().unwrap().store(lease("thief", 15));
+    first.stopper.stop();
+    assert_eq!(first.run.await.unwrap(), End::Stopped);
     assert_eq!(spec(&server).holder_identity.as_deref(), Some("thief"));
 }
 
@@ -333,7 +380,7 @@ async fn a_leader_whose_lease_is_deleted_has_lost_and_no_other_begins_before() {
 
     server.lock().unwrap().lease = None;
     let deleted = Instant::now();
-    second.leadership.lost().await;
+    second.loses().await;
     assert!(deleted.elapsed() <= seconds(2));
 }
 

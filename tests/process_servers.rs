@@ -265,3 +265,38 @@ async fn a_signal_asks_to_stop() {
     assert!(kill.success());
     timeout(Duration::from_secs(5), stop.requested()).await.expect("asked");
 }
+
+/// Tells the child process that it is one.
+const BLOCKS: &str = "PROCESS_SERVERS_BLOCKS";
+
+/// Not a test: the process that `a_task_that_blocks_does_not_keep_the_process` starts.
+#[tokio::test]
+#[ignore = "started by another test"]
+async fn blocks_when_asked_to_stop() {
+    if std::env::var_os(BLOCKS).is_none() {
+        return;
+    }
+    let stop = Stop::on_signals().unwrap();
+    shutdown::enforce(&stop, Duration::from_millis(100));
+    let asked = std::process::Command::new("sh").arg("-c").arg("kill -TERM $PPID").status().unwrap();
+    assert!(asked.success());
+    stop.requested().await;
+    // Lets the watchdog see the request before this thread is lost to the runtime.
+    tokio::task::yield_now().await;
+    std::thread::park();
+    unreachable!("the watchdog did not end the process");
+}
+
+#[tokio::test]
+async fn a_task_that_blocks_does_not_keep_the_process() {
+    let child = tokio::task::spawn_blocking(|| {
+        std::process::Command::new(std::env::current_exe().unwrap())
+            .env(BLOCKS, "")
+            .args(["--ignored", "--exact", "blocks_when_asked_to_stop", "--nocapture"])
+            .output()
+            .unwrap()
+    });
+    let output = timeout(shutdown::GRACE, child).await.expect("ends in time").unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("not everything stopped in time"));
+}

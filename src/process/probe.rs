@@ -43,9 +43,12 @@ pub async fn probe(url: Uri, limit: Duration) -> Result<(), ProbeError> {
         Ok(answer) if answer.status().is_success() => Ok(()),
         Ok(answer) => Err(ProbeError::Status { url, status: answer.status() }),
         Err(error) => {
-            // The outer error says only "client error (Connect)"; the way out is in its source.
-            let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            Err(ProbeError::Unreachable { url, cause })
+            // The outer errors say only that something went wrong; what did is at the root.
+            let mut root: &dyn std::error::Error = &error;
+            while let Some(source) = root.source() {
+                root = source;
+            }
+            Err(ProbeError::Unreachable { url, cause: root.to_string() })
         }
     }
 }

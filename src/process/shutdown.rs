@@ -76,7 +76,8 @@ impl Stop {
 
 /// Ends the process `limit` after `stop` was asked for, whatever the tasks are doing.
 ///
-/// A thread of its own keeps the time: a runtime whose workers are all blocked would never get to a timer.
+/// A thread of its own keeps the time: a task that blocks its worker, or one that the runtime waits for at its end,
+/// would keep a timer from firing.
 pub fn enforce(stop: &Stop, limit: Duration) {
     let stop = stop.clone();
     tokio::spawn(async move {

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
-use crate::shell::{Run, run, step};
+use crate::shell::{Run, program, step};
 use crate::{images, paths, tools};
 
 /// The local clusters. They can be up at the same time.
@@ -44,14 +44,14 @@ impl Cluster {
 
     /// A script of `tests/cluster`, told about this cluster.
     pub(crate) fn script(self, name: &str) -> Result<Run> {
-        let script = run(paths::root().join("tests/cluster").join(name));
+        let script = program(paths::root().join("tests/cluster").join(name));
         let script = script.env("RIVVEN_BIN", paths::cache()?.join("bin")).env("RIVVEN_STATE", self.state());
         Ok(script.env("RIVVEN_CLUSTER", self.name()).env("RIVVEN_SUBNET", self.subnet()))
     }
 
     /// `kubectl` on this cluster.
     pub(crate) fn kubectl(self) -> Run {
-        run("kubectl").env("KUBECONFIG", self.kubeconfig())
+        program("kubectl").env("KUBECONFIG", self.kubeconfig())
     }
 
     pub(crate) fn is_up(self) -> bool {
@@ -86,7 +86,7 @@ impl Cluster {
         // A copy, as the next build of this program replaces the file that runs.
         let program = self.state().join("run/xtask");
         std::fs::copy(std::env::current_exe()?, &program)?;
-        let mut daemon = run("setsid").arg(&program).args(["volumes", "--state"]).arg(format!("{}/", self.state().display())).command();
+        let mut daemon = program("setsid").arg(&program).args(["volumes", "--state"]).arg(format!("{}/", self.state().display())).command();
         let child = daemon.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().context("the volume provisioner")?;
         std::fs::write(self.state().join("run/volumes.pid"), child.id().to_string())?;
         Ok(())

@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail};
 pub(crate) struct Run(Command);
 
 /// A program by name.
-pub(crate) fn run(program: impl AsRef<OsStr>) -> Run {
-    Run(Command::new(program))
+pub(crate) fn program(name: impl AsRef<OsStr>) -> Run {
+    Run(Command::new(name))
 }
 
 impl Run {

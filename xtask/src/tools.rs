@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::paths;
-use crate::shell::{run, step};
+use crate::shell::{program, step};
 
 /// The version of Kubernetes that `tests/cluster/modules/kubernetes` pins.
 pub(crate) const KUBERNETES: &str = "1.34.4";
@@ -67,12 +67,12 @@ fn packages() -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    if !run("id").arg("-u").read()?.trim().eq("0") {
+    if !program("id").arg("-u").read()?.trim().eq("0") {
         bail!("these Debian packages are missing, and only root can install them: {}", missing.join(" "));
     }
     step(&format!("installing Debian packages: {}", missing.join(" ")), || {
-        run("apt-get").args(["update", "-qq"]).quiet()?;
-        let install = run("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing);
+        program("apt-get").args(["update", "-qq"]).quiet()?;
+        let install = program("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).args(&missing);
         install.env("DEBIAN_FRONTEND", "noninteractive").quiet()
     })
 }
@@ -85,13 +85,13 @@ fn go(bin: &Path, module: &str, what: &str, flags: &str, packages: &[String]) ->
     if fs::read_to_string(&stamp).is_ok_and(|built| built == key) {
         return Ok(());
     }
-    if !run("go").arg("version").succeeds() {
+    if !program("go").arg("version").succeeds() {
         bail!("Go is needed to build {module}: install Go 1.26 or newer");
     }
     step(&format!("building {what}"), || {
         // A single package gets the module's name, as its own last element may be a version.
         let output = if packages.len() == 1 { bin.join(module).into_os_string() } else { format!("{}/", bin.display()).into() };
-        let build = run("go").args(["build", "-buildvcs=false", "-ldflags", flags, "-o"]).arg(output).args(packages);
+        let build = program("go").args(["build", "-buildvcs=false", "-ldflags", flags, "-o"]).arg(output).args(packages);
         build.env("CGO_ENABLED", "0").dir(&dir).quiet()
     })?;
     fs::write(stamp, key)?;
@@ -102,11 +102,11 @@ fn go(bin: &Path, module: &str, what: &str, flags: &str, packages: &[String]) ->
 pub(crate) fn broker() -> Result<PathBuf> {
     let root = paths::cache()?.join("broker");
     let binary = root.join("bin/rivvend");
-    if run(&binary).arg("--version").read().is_ok_and(|version| version.trim().ends_with(BROKER)) {
+    if program(&binary).arg("--version").read().is_ok_and(|version| version.trim().ends_with(BROKER)) {
         return Ok(binary);
     }
     step(&format!("building the released broker {BROKER}, about 8 minutes the first time"), || {
-        let install = run("cargo").args(["install", "rivvend", "--version", BROKER, "--locked", "--force", "--target", TARGET, "--root"]);
+        let install = program("cargo").args(["install", "rivvend", "--version", BROKER, "--locked", "--force", "--target", TARGET, "--root"]);
         install.arg(&root).env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", root.join("target")).dir("/").quiet()
     })?;
     Ok(binary)
@@ -117,7 +117,7 @@ pub(crate) fn operator() -> Result<PathBuf> {
     // A folder of its own: other flags than those of the tests would make each build undo the other.
     let target = paths::cache()?.join("operator-target");
     step("building the operator", || {
-        let build = run("cargo").args(["build", "--quiet", "--release", "--locked", "--package", "rivven-operator", "--target", TARGET]);
+        let build = program("cargo").args(["build", "--quiet", "--release", "--locked", "--package", "rivven-operator", "--target", TARGET]);
         build.env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", &target).dir(paths::root()).show()
     })?;
     Ok(target.join(TARGET).join("release/rivven-operator"))
@@ -127,11 +127,11 @@ pub(crate) fn operator() -> Result<PathBuf> {
 pub(crate) fn cargo_deny() -> Result<PathBuf> {
     let root = paths::cache()?.join("cargo-deny");
     let binary = root.join("bin/cargo-deny");
-    if run(&binary).arg("--version").read().is_ok_and(|version| version.trim().ends_with(CARGO_DENY)) {
+    if program(&binary).arg("--version").read().is_ok_and(|version| version.trim().ends_with(CARGO_DENY)) {
         return Ok(binary);
     }
     step("building cargo-deny, about 4 minutes the first time", || {
-        let install = run("cargo").args(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--force", "--root"]).arg(&root);
+        let install = program("cargo").args(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--force", "--root"]).arg(&root);
         install.env("CARGO_TARGET_DIR", root.join("target")).dir("/").quiet()
     })?;
     Ok(binary)

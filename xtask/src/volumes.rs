@@ -19,7 +19,7 @@ use kube::{Api, Client, Config, ResourceExt};
 use kube_quantity::ParsedQuantity;
 use serde_json::json;
 
-use crate::shell::run;
+use crate::shell::program;
 
 const CLASS: &str = "rivven-local";
 const PROVISIONER: &str = "rivven.io/local";
@@ -113,8 +113,8 @@ async fn provision(claim: &PersistentVolumeClaim, provisioner: &Provisioner, siz
     let (image, mount) = (provisioner.folder.join(format!("{name}.img")), provisioner.folder.join(&name));
     fs::create_dir_all(&mount)?;
     fs::File::create(&image)?.set_len(size.max(LEAST))?;
-    run("mkfs.xfs").args(["-q", "-K"]).arg(&image).quiet()?;
-    run("mount").args(["-o", "loop"]).arg(&image).arg(&mount).quiet()?;
+    program("mkfs.xfs").args(["-q", "-K"]).arg(&image).quiet()?;
+    program("mount").args(["-o", "loop"]).arg(&image).arg(&mount).quiet()?;
     let node = &claim.annotations()["volume.kubernetes.io/selected-node"];
     let volume = serde_json::from_value(json!({
         "metadata": { "name": name, "annotations": { "pv.kubernetes.io/provisioned-by": PROVISIONER } },
@@ -141,9 +141,9 @@ async fn grow(claim: &PersistentVolumeClaim, provisioner: &Provisioner, size: u6
     let name = name_of(claim);
     let (image, mount) = (provisioner.folder.join(format!("{name}.img")), provisioner.folder.join(&name));
     fs::OpenOptions::new().write(true).open(&image)?.set_len(size.max(LEAST))?;
-    let device = run("findmnt").args(["-n", "-o", "SOURCE"]).arg(&mount).read()?;
-    run("losetup").args(["-c", device.trim()]).quiet()?;
-    run("xfs_growfs").arg(&mount).quiet()?;
+    let device = program("findmnt").args(["-n", "-o", "SOURCE"]).arg(&mount).read()?;
+    program("losetup").args(["-c", device.trim()]).quiet()?;
+    program("xfs_growfs").arg(&mount).quiet()?;
     let capacity = BTreeMap::from([("storage", size.to_string())]);
     let patch = Patch::Merge(json!({ "spec": { "capacity": capacity } }));
     Api::<PersistentVolume>::all(provisioner.client.clone()).patch(&name, &PatchParams::default(), &patch).await?;
@@ -165,7 +165,7 @@ async fn reclaim(provisioner: &Provisioner) -> Result<()> {
         let name = volume.name_any();
         let mount = provisioner.folder.join(&name);
         if mount.exists() {
-            run("umount").arg(&mount).quiet()?;
+            program("umount").arg(&mount).quiet()?;
             fs::remove_dir(&mount)?;
             fs::remove_file(provisioner.folder.join(format!("{name}.img")))?;
         }

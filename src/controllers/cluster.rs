@@ -33,7 +33,9 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<RivvenCluster>>, ctx:
     };
     let sight = ctx.observer.cluster(cluster).await?;
     let decision = decide(&sight.observation, Context::now());
-    record(&ctx, cluster, &sight, &decision).await?;
+    let mut cluster = cluster.clone();
+    record(&ctx, &mut cluster, &sight, &decision).await?;
+    let cluster = &mut cluster;
     for step in &decision.steps {
         let outcome = ctx.executor.cluster_step(cluster, &sight, step).await;
         ctx.tell_step(KIND, cluster, step.name(), &outcome).await;
@@ -49,13 +51,15 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<RivvenCluster>>, ctx:
 }
 
 /// Tells and records a decision. Before its steps, so that a person sees what is about to happen.
-async fn record(ctx: &Context, cluster: &RivvenCluster, sight: &ClusterSight, decision: &Decision<Step>) -> Result<(), StepError> {
+async fn record(ctx: &Context, cluster: &mut RivvenCluster, sight: &ClusterSight, decision: &Decision<Step>) -> Result<(), StepError> {
     let none = RivvenClusterStatus::default();
     let before = cluster.status.as_ref().unwrap_or(&none);
     let after = report::cluster(cluster, &sight.observation, decision, Context::now());
     let written = ctx.executor.write_status::<RivvenCluster>(cluster.meta(), before, &after).await?;
-    if written.is_some() {
-        ctx.wrote(cluster.meta(), written.as_deref());
+    if let Some(written) = written {
+        ctx.wrote(&written);
+        cluster.metadata = written;
+        cluster.status = Some(after);
         ctx.tell(KIND, cluster, sight.observation.recorded, decision).await;
     }
     Ok(())

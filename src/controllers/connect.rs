@@ -36,8 +36,8 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<RivvenConnect>>, ctx:
     let before = connect.status.as_ref().unwrap_or(&none);
     let after = report::connect(connect, &decision, Context::now());
     let written = ctx.executor.write_status::<RivvenConnect>(connect.meta(), before, &after).await?;
-    if written.is_some() {
-        ctx.wrote(connect.meta(), written.as_deref());
+    if let Some(written) = written {
+        ctx.wrote(&written);
         ctx.tell(KIND, connect, seen.recorded, &decision).await;
     }
     Ok(ctx.next(KIND, connect.meta(), &decision, began))

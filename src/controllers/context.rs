@@ -82,8 +82,8 @@ impl Context {
     }
 
     /// Notes this process's own write to an object.
-    pub(super) fn wrote(&self, meta: &ObjectMeta, resource_version: Option<&str>) {
-        if let (Some(uid), Some(version)) = (&meta.uid, version(resource_version)) {
+    pub(super) fn wrote(&self, written: &ObjectMeta) {
+        if let (Some(uid), Some(version)) = (&written.uid, version(written.resource_version.as_deref())) {
             self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid.clone(), version);
         }
     }
@@ -124,8 +124,8 @@ impl Context {
         after["message"] = json!(decision.message);
         after["conditions"] = json!(status::conditions(decision, &before.conditions, meta.generation, &status::kubernetes_time(Self::now())));
         let written = self.executor.write_status::<K>(meta, &before.raw, &after).await?;
-        if written.is_some() {
-            self.wrote(meta, written.as_deref());
+        if let Some(written) = written {
+            self.wrote(&written);
             warn!(%kind, name = ?meta.name, message = decision.message, "malformed object");
         }
         Ok(())

@@ -33,7 +33,9 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<RivvenTopic>>, ctx: A
     };
     let sight = ctx.observer.topic(topic).await;
     let decision = decide(&sight.observation, Context::now());
-    record(&ctx, topic, &sight, &decision).await?;
+    let mut topic = topic.clone();
+    record(&ctx, &mut topic, &sight, &decision).await?;
+    let topic = &mut topic;
     for step in &decision.steps {
         let outcome = ctx.executor.topic_step(topic, &sight, ctx.observer.brokers(), step).await;
         ctx.tell_step(KIND, topic, step.name(), &outcome).await;
@@ -48,13 +50,15 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<RivvenTopic>>, ctx: A
     Ok(ctx.next(KIND, topic.meta(), &decision, began))
 }
 
-async fn record(ctx: &Context, topic: &RivvenTopic, sight: &TopicSight, decision: &Decision<Step>) -> Result<(), StepError> {
+async fn record(ctx: &Context, topic: &mut RivvenTopic, sight: &TopicSight, decision: &Decision<Step>) -> Result<(), StepError> {
     let none = RivvenTopicStatus::default();
     let before = topic.status.as_ref().unwrap_or(&none);
     let after = report::topic(topic, &sight.observation, decision, Context::now());
     let written = ctx.executor.write_status::<RivvenTopic>(topic.meta(), before, &after).await?;
-    if written.is_some() {
-        ctx.wrote(topic.meta(), written.as_deref());
+    if let Some(written) = written {
+        ctx.wrote(&written);
+        topic.metadata = written;
+        topic.status = Some(after);
         ctx.tell(KIND, topic, sight.observation.recorded, decision).await;
     }
     Ok(())

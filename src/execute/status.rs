@@ -37,10 +37,11 @@ pub fn conditions<S>(decision: &Decision<S>, before: &[Condition], generation: O
 }
 
 impl Executor {
-    /// Writes the status if it differs from the one that was read. Returns the new `resourceVersion` if it was written.
+    /// Writes the status if it differs from the one that was read. Returns the object's
+    /// metadata after that, if it was written: a step that follows must not be refused for this very write.
     ///
     /// The patch names the object's uid: a status must not land on an object of the same name made since.
-    pub async fn write_status<K>(&self, meta: &ObjectMeta, before: &impl Serialize, after: &impl Serialize) -> Result<Option<String>, StepError>
+    pub async fn write_status<K>(&self, meta: &ObjectMeta, before: &impl Serialize, after: &impl Serialize) -> Result<Option<ObjectMeta>, StepError>
     where
         K: Resource<DynamicType = ()>,
     {
@@ -56,7 +57,7 @@ impl Executor {
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<K>(&()));
         let name = meta.name.as_deref().unwrap_or_default();
         let written = api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
-        Ok(written.metadata.resource_version)
+        Ok(Some(written.metadata))
     }
 }
 

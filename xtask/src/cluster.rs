@@ -84,9 +84,9 @@ impl Cluster {
     fn start_volumes(self) -> Result<()> {
         let log = std::fs::File::create(self.state().join("log/volumes.log"))?;
         // A copy, as the next build of this program replaces the file that runs.
-        let program = self.state().join("run/xtask");
-        std::fs::copy(std::env::current_exe()?, &program)?;
-        let mut daemon = program("setsid").arg(&program).args(["volumes", "--state"]).arg(format!("{}/", self.state().display())).command();
+        let copy = self.state().join("run/xtask");
+        std::fs::copy(std::env::current_exe()?, &copy)?;
+        let mut daemon = program("setsid").arg(&copy).args(["volumes", "--state"]).arg(format!("{}/", self.state().display())).command();
         let child = daemon.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().context("the volume provisioner")?;
         std::fs::write(self.state().join("run/volumes.pid"), child.id().to_string())?;
         Ok(())

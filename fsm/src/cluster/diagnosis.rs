@@ -70,11 +70,14 @@ fn pod_trouble(pod: &Pod, broker: &Broker, now: DateTime<Utc>) -> Option<(Reason
         return None;
     }
     let last_words = || {
-        pod.last_exit.as_ref().map_or_else(String::new, |exit| {
-            let log = exit.log.trim();
-            let said = if log.is_empty() { String::new() } else { format!("; its last words: {log}") };
-            format!("it ended with code {} ({}){said}", exit.code, exit.reason)
-        })
+        pod.last_exit.as_ref().map_or_else(
+            || "it starts and ends again and again".to_owned(),
+            |exit| {
+                let log = exit.log.trim();
+                let said = if log.is_empty() { String::new() } else { format!("; its last words: {log}") };
+                format!("it ended with code {} ({}){said}", exit.code, exit.reason)
+            },
+        )
     };
     if pod.last_exit.as_ref().is_some_and(|exit| exit.reason == "OOMKilled") {
         return Some((

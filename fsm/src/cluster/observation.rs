@@ -71,9 +71,9 @@ pub enum Object {
     HeadlessService,
     /// Service `rivven-{name}`
     ClientService,
-    /// PodDisruptionBudget `rivven-{name}-pdb`
+    /// `PodDisruptionBudget` `rivven-{name}-pdb`
     PodDisruptionBudget,
-    /// NetworkPolicy `rivven-{name}`
+    /// `NetworkPolicy` `rivven-{name}`
     NetworkPolicy,
     /// StatefulSet `rivven-{name}`
     StatefulSet,

@@ -326,8 +326,13 @@ fn summary(observed: &Observation, now: DateTime<Utc>) -> Summary {
         unscheduled: false,
         rollout: rollout::plan(observed),
     };
-    for broker in observed.brokers.iter().filter(|b| b.ordinal < observed.replicas) {
-        summary.unscheduled |= broker.pod.as_ref().is_some_and(|pod| pod.unschedulable.is_some());
+    for ordinal in 0..observed.replicas {
+        let Some(broker) = observed.broker(ordinal) else {
+            let message = format!("broker {ordinal} was not looked at");
+            summary.coming.push(Blocked { reason: Reason::BrokersStarting, on: Some(ordinal.to_string()), message });
+            continue;
+        };
+        summary.unscheduled |= broker.pod.as_ref().is_some_and(|pod| !pod.ready && pod.unschedulable.is_some());
         match diagnose(broker, now) {
             Health::Well => summary.well += 1,
             Health::Coming(reason, message) => {
@@ -397,17 +402,10 @@ impl Summary {
                 format!("{} of {wanted} brokers ready: {}", self.well, first.message),
             ),
             (Some((reason, message)), None) => (changing, reason, message),
-            (None, None) => match left {
-                Some((reason, message)) => (changing, reason, message),
-                None if self.well == wanted as usize => {
-                    (Phase::Ready, Reason::AsWanted, format!("{wanted} of {wanted} brokers ready"))
-                }
-                None => (
-                    if served { Phase::Degraded } else { Phase::Provisioning },
-                    if served { Reason::BrokerNotReady } else { Reason::BrokersStarting },
-                    format!("{} of {wanted} brokers ready", self.well),
-                ),
-            },
+            (None, None) => left.map_or_else(
+                || (Phase::Ready, Reason::AsWanted, format!("{wanted} of {wanted} brokers ready")),
+                |(reason, message)| (changing, reason, message),
+            ),
         }
     }
 }

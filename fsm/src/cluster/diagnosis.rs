@@ -54,6 +54,10 @@ fn pod_trouble(pod: &Pod, broker: &Broker, now: DateTime<Utc>) -> Option<(Reason
     if let Some(why) = &pod.failed {
         return Some((Reason::PodFailed, format!("its pod failed and is being replaced: {why}")));
     }
+    // A pod that is ready has been placed, whatever an older condition still says.
+    if pod.ready {
+        return None;
+    }
     if let Some(unschedulable) = &pod.unschedulable {
         let waited = now.signed_duration_since(unschedulable.since).to_std().unwrap_or_default();
         if waited < SCHEDULING_GRACE {
@@ -65,9 +69,6 @@ fn pod_trouble(pod: &Pod, broker: &Broker, now: DateTime<Utc>) -> Option<(Reason
             }
             _ => (Reason::Unschedulable, unschedulable.message.clone()),
         });
-    }
-    if pod.ready {
-        return None;
     }
     let last_words = || {
         pod.last_exit.as_ref().map_or_else(

@@ -109,12 +109,9 @@ fn another_broker_down(observed: &Observation) -> Option<String> {
     if is_known_down(candidate) {
         return None;
     }
-    let down: Vec<String> = observed
-        .brokers
-        .iter()
-        .filter(|other| other.ordinal != candidate.ordinal && other.ordinal < observed.replicas)
-        .filter(|other| !is_known_well(other))
-        .map(|other| other.ordinal.to_string())
+    let down: Vec<String> = (0..observed.replicas)
+        .filter(|ordinal| *ordinal != candidate.ordinal && !observed.broker(*ordinal).is_some_and(is_known_well))
+        .map(|ordinal| ordinal.to_string())
         .collect();
     (!down.is_empty()).then(|| format!("broker {} is not known to be well", down.join(", ")))
 }

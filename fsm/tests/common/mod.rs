@@ -331,6 +331,7 @@ fn restart_holds(o: &Observation, ordinal: u32, uid: &str) -> Result<(), String>
     if up(it) {
         hold!(matches!(it.answer, Answer::Said { .. }), "restart of a broker that nobody has heard of");
         let others = || o.brokers.iter().filter(|b| b.ordinal < o.replicas && b.ordinal != ordinal);
+        hold!(others().count() + 1 == o.replicas as usize, "restart of {ordinal} while another was not looked at");
         hold!(
             others().all(|b| up(b) && matches!(b.answer, Answer::Said { healthy: true, .. })),
             "restart of {ordinal} while another is not well"

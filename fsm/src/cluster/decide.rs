@@ -384,6 +384,12 @@ impl Summary {
             Rollout::Waiting(blocked) => blocked.first().map(|blocked| (blocked.reason, blocked.message.clone())),
         };
         match (outdated, self.coming.first()) {
+            // In the middle of a rollout the broker that is away is the one that was restarted, and not "another" one.
+            (Some((Reason::AnotherBrokerDown, _)), Some(first)) if observed.recorded == Some(Phase::Upgrading) => (
+                Phase::Upgrading,
+                Reason::BrokerRestarting,
+                format!("{} of {wanted} brokers ready: {}", self.well, first.message),
+            ),
             (Some((reason, message)), _) if served => (changing, reason, message),
             (_, Some(first)) if served => {
                 // A restart that the operator began is an upgrade until the broker is back, not a fault.

@@ -139,9 +139,7 @@ fn in_force(observed: &Observation, now: DateTime<Utc>) -> Decision<Step> {
                 concluded(observed, Phase::Provisioning, Reason::Applying, message).with_steps(steps)
             } else {
                 // A restart waits until the objects are as wanted: the template decides what the pod restarts onto.
-                let mut decision = summary(observed, now).decision(observed, Some((Reason::Applying, message)));
-                decision.steps = steps;
-                decision
+                summary(observed, now).decision(observed, Some((Reason::Applying, message))).with_steps(steps)
             }
         }
         Objects::Current => summary(observed, now).decision(observed, None),

@@ -145,7 +145,37 @@ impl<Step> Decision<Step> {
         self
     }
 
-    /// Adds a condition.
+    /// The decision for an object that cannot be read as its type: say so on the object, touch nothing.
+    pub fn malformed(kind: Kind, recorded: Option<Phase>, message: &str) -> Self {
+        let reason = Reason::Malformed;
+        Self::toward(kind, recorded, Phase::waiting(recorded), reason, message)
+            .with_condition(ConditionType::Ready, false, reason, message)
+            .with_condition(ConditionType::SpecAccepted, false, reason, message)
+    }
+
+    /// This decision after one of its steps failed: what to record until it is tried again.
+    ///
+    /// What was found out before the step ran stays true; only what the failure says is replaced.
+    #[must_use]
+    pub fn failed(&self, kind: Kind, target: Phase, reason: Reason, message: impl Into<String>) -> Self {
+        let message = message.into();
+        let mut failed = Self::toward(kind, Some(self.phase), target, reason, message.clone());
+        failed.conditions.clone_from(&self.conditions);
+        failed.blocked_by.clone_from(&self.blocked_by);
+        failed.with_condition(ConditionType::Ready, false, reason, message.clone()).with_condition(
+            ConditionType::Degraded,
+            true,
+            reason,
+            message,
+        )
+    }
+
+    /// The condition of a type, if the decision says anything about it.
+    pub fn condition(&self, kind: ConditionType) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| condition.kind == kind)
+    }
+
+    /// Sets a condition. There is one of each type, as in `status.conditions`: the newest word counts.
     #[must_use]
     pub fn with_condition(
         mut self,
@@ -154,7 +184,11 @@ impl<Step> Decision<Step> {
         reason: Reason,
         message: impl Into<String>,
     ) -> Self {
-        self.conditions.push(Condition { kind, status: status.into(), reason, message: message.into() });
+        let condition = Condition { kind, status: status.into(), reason, message: message.into() };
+        match self.conditions.iter_mut().find(|other| other.kind == kind) {
+            Some(other) => *other = condition,
+            None => self.conditions.push(condition),
+        }
         self
     }
 

@@ -51,6 +51,16 @@ impl Phase {
         }
     }
 
+    /// The phase of an object that waits for a person or a prerequisite: `Pending` is for what serves nothing yet.
+    pub const fn waiting(recorded: Option<Self>) -> Self {
+        match recorded {
+            Some(Self::Ready | Self::Scaling | Self::Upgrading | Self::Degraded) => Self::Degraded,
+            // Terminating absorbs, whatever else is wrong with the object.
+            Some(Self::Terminating) => Self::Terminating,
+            None | Some(Self::Pending | Self::Provisioning) => Self::Pending,
+        }
+    }
+
     /// Whether the object was serving when this phase was recorded, so that trouble is `Degraded` and not `Provisioning`.
     pub const fn has_served(self) -> bool {
         matches!(self, Self::Ready | Self::Scaling | Self::Upgrading | Self::Degraded)

@@ -57,8 +57,6 @@ reasons! {
     Unreadable => "See the message; often a missing permission of the operator.",
     /// The object is being deleted in order.
     Deleting => "Wait; the message names what is deleted next.",
-    /// Other objects still use this one while it is deleted.
-    DependentsTold => "Delete the topics and connects that refer to the cluster, or let them report that it is gone.",
 
     /// The object could not be read as its type.
     Malformed => "Correct the object; the message names the field. It happens when the CRD is older or newer than the operator: install the CRDs of this release.",
@@ -118,8 +116,6 @@ reasons! {
     ClusterTerminating => "Delete this object, or refer to another cluster.",
     /// The cluster does not allow objects of this namespace.
     NamespaceNotAllowed => "Add the namespace to `spec.allowedNamespaces` of the cluster.",
-    /// The cluster was replaced by another of the same name since the topic was made.
-    ClusterReplaced => "Nothing to do; the topic is looked for on the new cluster as if it were new.",
     /// An older object manages the same topic.
     TopicConflict => "Delete one of the two objects; the older one manages the topic.",
     /// A topic of the name exists and was not made by this object.
@@ -132,6 +128,8 @@ reasons! {
     ConfigAltering => "Wait.",
     /// The topic has more partitions than the spec, and partitions cannot be taken away.
     PartitionShrinkRefused => "Set `partitions` to at least the number in the status.",
+    /// The topic has another number of replicas than the spec, and this release of the operator moves none.
+    ReplicationChangeRefused => "Set `replicationFactor` to the number that the message names.",
     /// More than one replica is asked for, and this broker version does not replicate.
     BrokerCannotReplicate => "Set `replicationFactor: 1`, or use a broker version that replicates.",
     /// The broker refused a request.

@@ -25,9 +25,14 @@ impl Admission {
     }
 }
 
-/// Holds the spec against the guards.
+/// Holds the spec against [`GUARDS`].
 pub fn admit(candidate: &Candidate) -> Admission {
-    let refusals = refusals(GUARDS, candidate);
+    admit_with(GUARDS, candidate)
+}
+
+/// Holds the spec against `guards`: what a test takes out, the verdict must miss.
+pub fn admit_with(guards: &[Guard<Candidate>], candidate: &Candidate) -> Admission {
+    let refusals = refusals(guards, candidate);
     match (refusals.is_empty(), &candidate.accepted) {
         (true, _) => Admission::Accepted,
         (false, Some(_)) => Admission::Kept(refusals),
@@ -41,7 +46,7 @@ pub const GUARDS: &[Guard<Candidate>] = &[
     Guard { reason: Reason::BrokerCannotCluster, refuses: broker_cannot_cluster },
     Guard { reason: Reason::BrokerCannotServeTls, refuses: broker_cannot_serve_tls },
     Guard { reason: Reason::BrokerCannotAuthenticate, refuses: broker_cannot_authenticate },
-    Guard { reason: Reason::NotSupportedByOperator, refuses: |c| list(&c.wish.unsupported) },
+    Guard { reason: Reason::NotSupportedByOperator, refuses: not_supported },
     Guard { reason: Reason::PrerequisiteMissing, refuses: prerequisite_missing },
     Guard { reason: Reason::StorageShrinkRefused, refuses: storage_shrinks },
     Guard { reason: Reason::StorageClassChangeRefused, refuses: storage_class_changes },
@@ -75,6 +80,20 @@ fn broker_cannot_authenticate(c: &Candidate) -> Option<String> {
             c.wish.version
         )
     })
+}
+
+fn not_supported(c: &Candidate) -> Option<String> {
+    let mut unsupported = c.wish.unsupported.clone();
+    // The claim templates of a StatefulSet cannot be changed: the request would be refused for ever.
+    unsupported.extend(changed(c, |now, wish| {
+        (wish.storage_bytes > now.storage_bytes).then(|| {
+            format!(
+                "storage.size: growing from {} to {} bytes is not done yet, set it back",
+                now.storage_bytes, wish.storage_bytes
+            )
+        })
+    }));
+    list(&unsupported)
 }
 
 fn prerequisite_missing(c: &Candidate) -> Option<String> {

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 
 use super::admission::Admission;
 use super::diagnosis::{Health, SCHEDULING_GRACE, diagnose};
-use super::observation::{Broker, Object, Observation, Presence};
+use super::observation::{Object, Observation, Presence};
 use super::rollout::{self, Rollout};
 use super::teardown;
 use crate::decision::{Blocked, ConditionType, Decision};
@@ -68,9 +68,9 @@ impl Step {
         }
     }
 
-    /// Whether it takes a broker out of service.
+    /// Whether it takes a broker out of service. Volumes are deleted when no broker is left to be taken out.
     pub const fn is_disruptive(&self) -> bool {
-        matches!(self, Self::RestartPod { .. } | Self::DeleteStatefulSet { .. } | Self::DeleteVolume { .. })
+        matches!(self, Self::RestartPod { .. } | Self::DeleteStatefulSet { .. })
     }
 }
 
@@ -93,44 +93,19 @@ pub fn decide(observed: &Observation, now: DateTime<Utc>) -> Decision<Step> {
 
 /// The decision for an object that cannot be read as its type: say so on the object, touch nothing.
 pub fn malformed(recorded: Option<Phase>, message: &str) -> Decision<Step> {
-    let target = if recorded.is_some_and(Phase::has_served) { Phase::Degraded } else { Phase::Pending };
-    Decision::toward(Kind::Cluster, recorded, target, Reason::Malformed, message).with_condition(
-        ConditionType::SpecAccepted,
-        false,
-        Reason::Malformed,
-        message,
-    )
+    Decision::malformed(Kind::Cluster, recorded, message)
 }
 
 /// The decision after a step failed: what to record until it is tried again.
 pub fn step_failed(decided: &Decision<Step>, step: &Step, error: &str) -> Decision<Step> {
-    let message = format!("{} failed: {error}", step.name());
     let target = if decided.phase.has_served() { Phase::Degraded } else { decided.phase };
-    let mut failed = Decision::toward(Kind::Cluster, Some(decided.phase), target, Reason::StepFailed, message.clone());
-    failed
-        .conditions
-        .extend(decided.conditions.iter().filter(|c| matches!(c.kind, ConditionType::SpecAccepted)).cloned());
-    failed.blocked_by.clone_from(&decided.blocked_by);
-    failed.with_condition(ConditionType::Ready, false, Reason::StepFailed, message.clone()).with_condition(
-        ConditionType::Degraded,
-        true,
-        Reason::StepFailed,
-        message,
-    )
+    decided.failed(Kind::Cluster, target, Reason::StepFailed, format!("{} failed: {error}", step.name()))
 }
 
 /// No spec was ever accepted: nothing is created.
 fn refused(observed: &Observation, refusals: &[Refusal]) -> Decision<Step> {
     let (reason, message) = first(refusals);
-    // Pending is for clusters that serve nothing yet; one whose StatefulSet was taken away is Degraded.
-    let target = if observed.recorded.is_some_and(Phase::has_served) { Phase::Degraded } else { Phase::Pending };
-    let decision = Decision::toward(Kind::Cluster, observed.recorded, target, reason, message).with_condition(
-        ConditionType::Ready,
-        false,
-        reason,
-        message,
-    );
-    with_spec_condition(decision, refusals)
+    with_spec_condition(concluded(observed, Phase::waiting(observed.recorded), reason, message), refusals)
 }
 
 fn first(refusals: &[Refusal]) -> (Reason, &str) {
@@ -153,43 +128,59 @@ fn in_force(observed: &Observation, now: DateTime<Utc>) -> Decision<Step> {
     if observed.paused {
         return paused(observed, now);
     }
-    if !observed.finalizer {
-        return toward(observed, Phase::Provisioning, Reason::Applying, "the finalizer is being added")
-            .with_steps([Step::AddFinalizer])
-            .look_again_in(Duration::ZERO);
-    }
-    let objects = object_steps(observed);
-    let brokers = summary(observed, now);
-    match objects {
-        Objects::Held(reason, blocked) => {
-            let message = blocked.message.clone();
-            let target = match (observed.recorded.is_some_and(Phase::has_served), observed.stateful_set.is_some()) {
-                (true, _) => Phase::Degraded,
-                (false, true) => Phase::Provisioning,
-                (false, false) => Phase::Pending,
-            };
-            let mut decision = toward(observed, target, reason, message.clone())
-                .with_condition(ConditionType::Ready, false, reason, message.clone())
-                .with_condition(ConditionType::Degraded, target == Phase::Degraded, reason, message);
-            decision.blocked_by.push(blocked);
-            decision
-        }
-        Objects::Apply(steps) if observed.stateful_set.is_none() => {
+    // The finalizer comes first: nothing is created that its deletion would not take down in order.
+    let objects = if observed.finalizer { object_steps(observed) } else { Objects::Apply(vec![Step::AddFinalizer]) };
+    let decision = match objects {
+        Objects::Held(blocked) => held(observed, blocked),
+        Objects::Apply(steps) => {
             let message = format!("applying {}", describe(&steps));
-            // Once brokers have served, a missing StatefulSet means that none is left and all start anew.
-            toward(observed, Phase::Provisioning, Reason::Applying, message.clone())
-                .with_steps(steps)
-                .with_condition(ConditionType::Ready, false, Reason::Applying, message.clone())
-                .with_condition(ConditionType::Progressing, true, Reason::Applying, message)
+            if observed.stateful_set.is_none() {
+                // Once brokers have served, a missing StatefulSet means that none is left and all start anew.
+                concluded(observed, Phase::Provisioning, Reason::Applying, message).with_steps(steps)
+            } else {
+                // A restart waits until the objects are as wanted: the template decides what the pod restarts onto.
+                summary(observed, now).decision(observed, Some((Reason::Applying, message))).with_steps(steps)
+            }
         }
-        // A restart waits until the objects are as wanted: the template decides what the pod restarts onto.
-        Objects::Apply(steps) => brokers.decision(observed, false).with_steps(steps),
-        Objects::Current => brokers.decision(observed, true),
+        Objects::Current => summary(observed, now).decision(observed, None),
+    };
+    let decision = if observed.finalizer { decision } else { decision.look_again_in(Duration::ZERO) };
+    if decision.steps.is_empty() {
+        return decision;
     }
+    // Also what is Degraded is worked on while there are steps.
+    let (reason, message) = (decision.reason, decision.message.clone());
+    decision.with_condition(ConditionType::Progressing, true, reason, message)
 }
 
-fn toward(observed: &Observation, target: Phase, reason: Reason, message: impl Into<String>) -> Decision<Step> {
-    Decision::toward(Kind::Cluster, observed.recorded, reachable(observed, target), reason, message)
+/// An object holds everything: nothing is half created, and what runs goes on running.
+fn held(observed: &Observation, blocked: Blocked) -> Decision<Step> {
+    let target = match (Phase::waiting(observed.recorded), observed.stateful_set.is_some()) {
+        (Phase::Pending, true) => Phase::Provisioning,
+        (waiting, _) => waiting,
+    };
+    let mut decision = concluded(observed, target, blocked.reason, blocked.message.clone());
+    // No watch tells of objects that are not ours, nor of one that could not be read.
+    if blocked.reason != Reason::WaitingForDeletion {
+        decision = decision.look_again_in(PREREQUISITE_RETRY);
+    }
+    decision.blocked_by.push(blocked);
+    decision
+}
+
+/// The decision for `target`, with the conditions that follow from it.
+fn concluded(observed: &Observation, target: Phase, reason: Reason, message: impl Into<String>) -> Decision<Step> {
+    let message = message.into();
+    let target = reachable(observed, target);
+    Decision::toward(Kind::Cluster, observed.recorded, target, reason, message.clone())
+        .with_condition(ConditionType::Ready, target == Phase::Ready, reason, message.clone())
+        .with_condition(
+            ConditionType::Progressing,
+            matches!(target, Phase::Provisioning | Phase::Scaling | Phase::Upgrading),
+            reason,
+            message.clone(),
+        )
+        .with_condition(ConditionType::Degraded, target == Phase::Degraded, reason, message)
 }
 
 /// The table has no edge from a cluster that served to Provisioning but through Degraded.
@@ -207,31 +198,31 @@ fn reachable(observed: &Observation, target: Phase) -> Phase {
 /// Paused: nothing is written but the truth about what is seen.
 fn paused(observed: &Observation, now: DateTime<Utc>) -> Decision<Step> {
     let message = "reconciliation is paused";
-    let (target, reason) = if observed.stateful_set.is_some() {
-        let mut decision = summary(observed, now).decision(observed, false);
+    let decision = if observed.stateful_set.is_some() {
+        let left = match object_steps(observed) {
+            Objects::Current => None,
+            Objects::Apply(steps) => Some((Reason::Paused, format!("{message}; not applied: {}", describe(&steps)))),
+            Objects::Held(blocked) => Some((blocked.reason, blocked.message)),
+        };
+        let mut decision = summary(observed, now).decision(observed, left);
         decision.steps.clear();
-        return decision.with_condition(ConditionType::Progressing, false, Reason::Paused, message);
-    } else if observed.recorded.is_some_and(Phase::has_served) {
-        (Phase::Degraded, Reason::Paused)
+        decision
     } else {
-        (Phase::Pending, Reason::Paused)
+        concluded(observed, Phase::waiting(observed.recorded), Reason::Paused, message)
     };
-    toward(observed, target, reason, message)
-        .with_condition(ConditionType::Ready, false, reason, message)
-        .with_condition(ConditionType::Progressing, false, reason, message)
+    decision.with_condition(ConditionType::Progressing, false, Reason::Paused, message)
 }
 
 enum Objects {
     Current,
     Apply(Vec<Step>),
-    Held(Reason, Blocked),
+    Held(Blocked),
 }
 
 /// What the objects need. A foreign, stale or unreadable one holds everything: nothing is half created.
 fn object_steps(observed: &Observation) -> Objects {
     for (object, presence) in &observed.objects {
-        let held =
-            |reason, message| Objects::Held(reason, Blocked { reason, on: Some(object.kind().to_owned()), message });
+        let held = |reason, message| Objects::Held(Blocked { reason, on: Some(object.kind().to_owned()), message });
         match presence {
             Presence::Foreign { owner } => {
                 return held(
@@ -251,8 +242,11 @@ fn object_steps(observed: &Observation) -> Objects {
     }
     let mut steps = Vec::new();
     if observed.stateful_set.is_none() {
+        if let Some(blocked) = going_volumes(observed) {
+            return Objects::Held(blocked);
+        }
         match stale_volumes(observed) {
-            Some(blocked) if !observed.adopt_volumes => return Objects::Held(Reason::StaleVolume, blocked),
+            Some(blocked) if !observed.adopt_volumes => return Objects::Held(blocked),
             _ => steps.extend(adoptions(observed)),
         }
     }
@@ -264,6 +258,16 @@ fn object_steps(observed: &Observation) -> Objects {
             .map(|(object, _)| Step::Apply(*object)),
     );
     if steps.is_empty() { Objects::Current } else { Objects::Apply(steps) }
+}
+
+/// A volume that is being deleted serves nobody: a pod that is given it would never start.
+fn going_volumes(observed: &Observation) -> Option<Blocked> {
+    let claim = observed.brokers.iter().filter_map(|b| b.claim.as_ref()).find(|claim| claim.deleting)?;
+    Some(Blocked {
+        reason: Reason::WaitingForDeletion,
+        on: Some(claim.name.clone()),
+        message: format!("volume claim {} is still being deleted", claim.name),
+    })
 }
 
 /// A volume of the name of ours that nothing proves to be ours: records of another cluster could be in it.
@@ -294,6 +298,7 @@ fn describe(steps: &[Step]) -> String {
         .iter()
         .filter_map(|step| match step {
             Step::Apply(object) => Some(object.kind()),
+            Step::AddFinalizer => Some("the finalizer"),
             _ => None,
         })
         .collect();
@@ -319,8 +324,13 @@ fn summary(observed: &Observation, now: DateTime<Utc>) -> Summary {
         unscheduled: false,
         rollout: rollout::plan(observed),
     };
-    for broker in observed.brokers.iter().filter(|b| b.ordinal < observed.replicas) {
-        summary.unscheduled |= broker.pod.as_ref().is_some_and(|pod| pod.unschedulable.is_some());
+    for ordinal in 0..observed.replicas {
+        let Some(broker) = observed.broker(ordinal) else {
+            let message = format!("broker {ordinal} was not looked at");
+            summary.coming.push(Blocked { reason: Reason::BrokersStarting, on: Some(ordinal.to_string()), message });
+            continue;
+        };
+        summary.unscheduled |= broker.pod.as_ref().is_some_and(|pod| !pod.ready && pod.unschedulable.is_some());
         match diagnose(broker, now) {
             Health::Well => summary.well += 1,
             Health::Coming(reason, message) => {
@@ -336,29 +346,15 @@ fn summary(observed: &Observation, now: DateTime<Utc>) -> Summary {
 }
 
 impl Summary {
-    /// The phase the brokers call for, with the restart that may happen now if `may_restart`.
-    fn decision(self, observed: &Observation, may_restart: bool) -> Decision<Step> {
-        let served = observed.recorded.is_some_and(Phase::has_served);
-        let wanted = observed.replicas;
-        let (target, reason, message) = self.target(observed, served);
-        let ready = target == Phase::Ready;
-        let mut decision = toward(observed, target, reason, message.clone())
-            .with_condition(ConditionType::Ready, ready, reason, message.clone())
-            .with_condition(
-                ConditionType::Progressing,
-                matches!(target, Phase::Provisioning | Phase::Scaling | Phase::Upgrading),
-                reason,
-                message.clone(),
-            )
-            .with_condition(ConditionType::Degraded, target == Phase::Degraded, reason, message);
+    /// The phase the brokers call for, and the restart that may happen now. `left` is what is to be done to the objects:
+    /// while there is something, no broker is restarted and nothing is as wanted.
+    fn decision(self, observed: &Observation, left: Option<(Reason, String)>) -> Decision<Step> {
+        let may_restart = left.is_none();
+        let (target, reason, message) = self.target(observed, left);
+        let mut decision = downtime(concluded(observed, target, reason, message), observed);
         match self.rollout {
-            Rollout::Done => {}
-            Rollout::Restart(step) => {
-                decision = downtime(decision, observed, served && wanted == 1);
-                if may_restart {
-                    decision = decision.with_steps([step]);
-                }
-            }
+            Rollout::Restart(step) if may_restart => decision = decision.with_steps([step]),
+            Rollout::Done | Rollout::Restart(_) => {}
             Rollout::Waiting(blocked) => decision.blocked_by.extend(blocked),
         }
         decision.blocked_by.extend(self.coming);
@@ -371,28 +367,29 @@ impl Summary {
         decision
     }
 
-    fn target(&self, observed: &Observation, served: bool) -> (Phase, Reason, String) {
+    fn target(&self, observed: &Observation, left: Option<(Reason, String)>) -> (Phase, Reason, String) {
         let wanted = observed.replicas;
-        let outdated = !matches!(self.rollout, Rollout::Done);
+        let served = observed.recorded.is_some_and(Phase::has_served);
+        let changing = if served { Phase::Upgrading } else { Phase::Provisioning };
         if let Some((reason, message)) = &self.trouble {
             return (Phase::Degraded, *reason, message.clone());
         }
-        if outdated && served {
-            let (reason, message) = match &self.rollout {
-                Rollout::Waiting(blocked) => {
-                    blocked.first().map_or((Reason::RevisionOutdated, String::new()), |blocked| {
-                        (blocked.reason, blocked.message.clone())
-                    })
-                }
-                _ => (Reason::RevisionOutdated, "brokers restart one at a time onto the new revision".to_owned()),
-            };
-            return (Phase::Upgrading, reason, message);
-        }
-        match self.coming.first() {
-            None if self.well == wanted as usize && !outdated => {
-                (Phase::Ready, Reason::AsWanted, format!("{wanted} of {wanted} brokers ready"))
+        let outdated = match &self.rollout {
+            Rollout::Done => None,
+            Rollout::Restart(_) => {
+                Some((Reason::RevisionOutdated, "brokers restart one at a time onto the new revision".to_owned()))
             }
-            Some(first) if served => {
+            Rollout::Waiting(blocked) => blocked.first().map(|blocked| (blocked.reason, blocked.message.clone())),
+        };
+        match (outdated, self.coming.first()) {
+            // In the middle of a rollout the broker that is away is the one that was restarted, and not "another" one.
+            (Some((Reason::AnotherBrokerDown, _)), Some(first)) if observed.recorded == Some(Phase::Upgrading) => (
+                Phase::Upgrading,
+                Reason::BrokerRestarting,
+                format!("{} of {wanted} brokers ready: {}", self.well, first.message),
+            ),
+            (Some((reason, message)), _) if served => (changing, reason, message),
+            (_, Some(first)) if served => {
                 // A restart that the operator began is an upgrade until the broker is back, not a fault.
                 let phase =
                     if observed.recorded == Some(Phase::Upgrading) { Phase::Upgrading } else { Phase::Degraded };
@@ -403,29 +400,29 @@ impl Summary {
                 };
                 (phase, reason, format!("{} of {wanted} brokers ready: {}", self.well, first.message))
             }
-            Some(first) => (
+            (_, Some(first)) => (
                 Phase::Provisioning,
                 first.reason,
                 format!("{} of {wanted} brokers ready: {}", self.well, first.message),
             ),
-            None => (
-                if served { Phase::Degraded } else { Phase::Provisioning },
-                Reason::BrokersStarting,
-                format!("{} of {wanted} brokers ready", self.well),
+            (Some((reason, message)), None) => (changing, reason, message),
+            (None, None) => left.map_or_else(
+                || (Phase::Ready, Reason::AsWanted, format!("{wanted} of {wanted} brokers ready")),
+                |(reason, message)| (changing, reason, message),
             ),
         }
     }
 }
 
-/// Nobody can keep a single broker's data available while it restarts: say so beforehand.
-fn downtime(decision: Decision<Step>, observed: &Observation, only_copy: bool) -> Decision<Step> {
-    if !only_copy {
-        return decision;
+/// Nobody can keep a single broker's data available while it restarts: say so beforehand, and while it happens.
+fn downtime(decision: Decision<Step>, observed: &Observation) -> Decision<Step> {
+    match rollout::next(observed) {
+        Some((broker, pod)) if observed.replicas == 1 && (pod.ready || pod.terminating) => decision.with_condition(
+            ConditionType::DowntimeExpected,
+            true,
+            Reason::NoOtherCopy,
+            format!("broker {} is the only one; its data is unavailable while it restarts", broker.ordinal),
+        ),
+        _ => decision,
     }
-    let down: Vec<&Broker> = observed.brokers.iter().filter(|b| b.pod.is_some()).collect();
-    let message = format!(
-        "broker {} is the only one; its data is unavailable while it restarts",
-        down.first().map_or(0, |b| b.ordinal)
-    );
-    decision.with_condition(ConditionType::DowntimeExpected, true, Reason::NoOtherCopy, message)
 }

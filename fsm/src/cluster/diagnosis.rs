@@ -54,6 +54,10 @@ fn pod_trouble(pod: &Pod, broker: &Broker, now: DateTime<Utc>) -> Option<(Reason
     if let Some(why) = &pod.failed {
         return Some((Reason::PodFailed, format!("its pod failed and is being replaced: {why}")));
     }
+    // A pod that is ready has been placed, whatever an older condition still says.
+    if pod.ready {
+        return None;
+    }
     if let Some(unschedulable) = &pod.unschedulable {
         let waited = now.signed_duration_since(unschedulable.since).to_std().unwrap_or_default();
         if waited < SCHEDULING_GRACE {
@@ -66,15 +70,15 @@ fn pod_trouble(pod: &Pod, broker: &Broker, now: DateTime<Utc>) -> Option<(Reason
             _ => (Reason::Unschedulable, unschedulable.message.clone()),
         });
     }
-    if pod.ready {
-        return None;
-    }
     let last_words = || {
-        pod.last_exit.as_ref().map_or_else(String::new, |exit| {
-            let log = exit.log.trim();
-            let said = if log.is_empty() { String::new() } else { format!("; its last words: {log}") };
-            format!("it ended with code {} ({}){said}", exit.code, exit.reason)
-        })
+        pod.last_exit.as_ref().map_or_else(
+            || "it starts and ends again and again".to_owned(),
+            |exit| {
+                let log = exit.log.trim();
+                let said = if log.is_empty() { String::new() } else { format!("; its last words: {log}") };
+                format!("it ended with code {} ({}){said}", exit.code, exit.reason)
+            },
+        )
     };
     if pod.last_exit.as_ref().is_some_and(|exit| exit.reason == "OOMKilled") {
         return Some((

@@ -71,9 +71,9 @@ pub enum Object {
     HeadlessService,
     /// Service `rivven-{name}`
     ClientService,
-    /// PodDisruptionBudget `rivven-{name}-pdb`
+    /// `PodDisruptionBudget` `rivven-{name}-pdb`
     PodDisruptionBudget,
-    /// NetworkPolicy `rivven-{name}`
+    /// `NetworkPolicy` `rivven-{name}`
     NetworkPolicy,
     /// StatefulSet `rivven-{name}`
     StatefulSet,
@@ -321,4 +321,12 @@ pub struct Observation {
     pub capabilities: Capabilities,
     /// Topics and connects that refer to this cluster, as `Kind namespace/name`.
     pub dependents: Vec<String>,
+}
+
+impl Observation {
+    /// The broker of this ordinal, if it was looked at.
+    pub fn broker(&self, ordinal: u32) -> Option<&Broker> {
+        let in_order = self.brokers.get(ordinal as usize).filter(|broker| broker.ordinal == ordinal);
+        in_order.or_else(|| self.brokers.iter().find(|broker| broker.ordinal == ordinal))
+    }
 }

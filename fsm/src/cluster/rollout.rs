@@ -27,15 +27,20 @@ pub const GUARDS: &[Guard<Observation>] = &[
         refuses: |observed| observed.paused.then(|| "reconciliation is paused".to_owned()),
     },
     Guard { reason: Reason::BrokerRestarting, refuses: already_restarting },
+    Guard { reason: Reason::BrokerSilent, refuses: not_heard_of },
     Guard { reason: Reason::AnotherBrokerDown, refuses: another_broker_down },
 ];
 
-/// Plans the next restart.
+/// Plans the next restart under [`GUARDS`].
 pub fn plan(observed: &Observation) -> Rollout {
-    let Some(set) = &observed.stateful_set else { return Rollout::Done };
+    plan_with(GUARDS, observed)
+}
+
+/// Plans the next restart under `guards`: what a test takes out, the plan must miss.
+pub fn plan_with(guards: &[Guard<Observation>], observed: &Observation) -> Rollout {
     // Closes the race between a changed template and the controller that computes its revision: before it has caught
     // up, pods would be compared with the revision before.
-    if set.update_revision.is_none() {
+    if observed.stateful_set.as_ref().is_none_or(|set| set.update_revision.is_none()) {
         return Rollout::Waiting(vec![Blocked {
             reason: Reason::RevisionUnknown,
             on: None,
@@ -43,7 +48,7 @@ pub fn plan(observed: &Observation) -> Rollout {
         }]);
     }
     let Some((broker, pod)) = next(observed) else { return Rollout::Done };
-    let refused = refusals(GUARDS, observed);
+    let refused = refusals(guards, observed);
     if refused.is_empty() {
         return Rollout::Restart(Step::RestartPod { ordinal: broker.ordinal, uid: pod.uid.clone() });
     }
@@ -59,18 +64,38 @@ pub fn next(observed: &Observation) -> Option<(&Broker, &Pod)> {
     observed
         .brokers
         .iter()
+        .filter(|broker| broker.ordinal < observed.replicas)
         .filter_map(|broker| broker.pod.as_ref().map(|pod| (broker, pod)))
         .filter(|(_, pod)| pod.revision != *wanted)
         .min_by_key(|(broker, _)| (rank(broker), Reverse(broker.ordinal)))
 }
 
-/// Not ready first: they serve nobody, and a broken revision is mended by them. The leader last: one election only.
+/// Those known to serve nobody first: their restart takes nothing away, and it mends a broken revision. Then those that
+/// are not heard of, so that they are waited for before a well one goes. The leader last: one election only.
 fn rank(broker: &Broker) -> u8 {
-    match (&broker.pod, &broker.answer) {
-        (Some(pod), _) if !pod.is_up() => 0,
-        (_, Answer::Said { leader: true, .. }) => 2,
-        _ => 1,
+    match &broker.answer {
+        _ if is_known_down(broker) => 0,
+        Answer::NotAsked | Answer::Silent { .. } => 1,
+        Answer::Said { leader: false, .. } => 2,
+        Answer::Said { leader: true, .. } => 3,
     }
+}
+
+/// Its pod is not up, or it says of itself that it is not healthy.
+fn is_known_down(broker: &Broker) -> bool {
+    !broker.pod.as_ref().is_some_and(Pod::is_up) || matches!(broker.answer, Answer::Said { healthy: false, .. })
+}
+
+/// Unknown is never "yes": a pod that is ready by its probes does not prove that its broker serves.
+fn is_known_well(broker: &Broker) -> bool {
+    !is_known_down(broker) && matches!(broker.answer, Answer::Said { healthy: true, .. })
+}
+
+fn not_heard_of(observed: &Observation) -> Option<String> {
+    let (broker, _) = next(observed)?;
+    (!is_known_down(broker) && !is_known_well(broker)).then(|| {
+        format!("broker {} has not answered the operator, so nobody knows what its restart takes away", broker.ordinal)
+    })
 }
 
 fn already_restarting(observed: &Observation) -> Option<String> {
@@ -79,17 +104,14 @@ fn already_restarting(observed: &Observation) -> Option<String> {
 }
 
 fn another_broker_down(observed: &Observation) -> Option<String> {
-    let (candidate, pod) = next(observed)?;
+    let (candidate, _) = next(observed)?;
     // A broker that is down itself takes nothing more away by its restart; several broken ones could never heal otherwise.
-    if !pod.is_up() {
+    if is_known_down(candidate) {
         return None;
     }
-    let down: Vec<String> = observed
-        .brokers
-        .iter()
-        .filter(|other| other.ordinal != candidate.ordinal && other.ordinal < observed.replicas)
-        .filter(|other| !other.pod.as_ref().is_some_and(Pod::is_up))
-        .map(|other| other.ordinal.to_string())
+    let down: Vec<String> = (0..observed.replicas)
+        .filter(|ordinal| *ordinal != candidate.ordinal && !observed.broker(*ordinal).is_some_and(is_known_well))
+        .map(|ordinal| ordinal.to_string())
         .collect();
-    (!down.is_empty()).then(|| format!("broker {} is down", down.join(", ")))
+    (!down.is_empty()).then(|| format!("broker {} is not known to be well", down.join(", ")))
 }

@@ -1,7 +1,7 @@
 //! Deletion in order: brokers first, with the time they need to stop; then the volumes, if the policy says so and they
 //! are proven to be ours; then the finalizer. The rest goes with its owner.
 
-use super::decide::Step;
+use super::decide::{PREREQUISITE_RETRY, Step};
 use super::observation::{Claim, Deletion, Observation, ReclaimPolicy};
 use crate::decision::{Blocked, ConditionType, Decision};
 use crate::phase::{Kind, Phase};
@@ -50,6 +50,12 @@ pub fn decide(observed: &Observation, deletion: Deletion) -> Decision<Step> {
                 return decision("volume claims are being deleted".to_owned())
                     .with_steps(doomed)
                     .look_again_in(std::time::Duration::ZERO);
+            }
+            // The claims are asked to go, not gone: the finalizer stays until they are, or nobody would tell of one that hangs.
+            let going: Vec<&str> = claims.iter().filter(|claim| claim.ours).map(|claim| claim.name.as_str()).collect();
+            if !going.is_empty() {
+                let message = format!("volume claims {} are being deleted", going.join(", "));
+                return wait(decision(message), &going.join(", ")).look_again_in(PREREQUISITE_RETRY);
             }
             let foreign: Vec<&str> =
                 claims.iter().filter(|claim| !claim.ours).map(|claim| claim.name.as_str()).collect();

@@ -34,11 +34,12 @@ pub fn decide(o: &Observation, _now: DateTime<Utc>) -> Decision<Step> {
             Phase::Terminating,
             Reason::Deleting,
             "the object is being deleted",
-        );
+        )
+        .with_condition(ConditionType::Ready, false, Reason::Deleting, "the object is being deleted");
     }
     let accepted = o.problems.is_empty();
     let (reason, message) = if accepted { waits_for(o) } else { (Reason::InvalidSpec, o.problems.join("; ")) };
-    let mut decision = Decision::toward(Kind::Connect, o.recorded, Phase::Pending, reason, message.clone())
+    let mut decision = Decision::toward(Kind::Connect, o.recorded, Phase::waiting(o.recorded), reason, message.clone())
         .with_condition(ConditionType::Ready, false, reason, message.clone())
         .with_condition(
             ConditionType::SpecAccepted,
@@ -52,12 +53,7 @@ pub fn decide(o: &Observation, _now: DateTime<Utc>) -> Decision<Step> {
 
 /// The decision for an object that cannot be read as its type.
 pub fn malformed(recorded: Option<Phase>, message: &str) -> Decision<Step> {
-    Decision::toward(Kind::Connect, recorded, Phase::Pending, Reason::Malformed, message).with_condition(
-        ConditionType::SpecAccepted,
-        false,
-        Reason::Malformed,
-        message,
-    )
+    Decision::malformed(Kind::Connect, recorded, message)
 }
 
 fn waits_for(o: &Observation) -> (Reason, String) {

@@ -58,10 +58,15 @@ impl Step {
             Self::RemoveFinalizer { .. } => "RemoveFinalizer",
         }
     }
+
+    /// Whether the broker is asked to do it; the others are writes to Kubernetes.
+    pub const fn asks_broker(&self) -> bool {
+        matches!(self, Self::Create { .. } | Self::Grow { .. } | Self::Configure { .. } | Self::DeleteTopic)
+    }
 }
 
 /// How long a deletion waits for a broker that does not answer before the topic is left as it is.
-pub const RELEASE_AFTER: Duration = Duration::from_secs(60);
+pub const RELEASE_AFTER: Duration = Duration::from_mins(1);
 /// How soon a broker that gave no usable answer is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
@@ -75,6 +80,7 @@ pub const GUARDS: &[Guard<Observation>] = &[
     Guard { reason: Reason::TopicConflict, refuses: conflict },
     Guard { reason: Reason::TopicExists, refuses: exists_and_is_not_ours },
     Guard { reason: Reason::PartitionShrinkRefused, refuses: shrinks },
+    Guard { reason: Reason::ReplicationChangeRefused, refuses: replication_differs },
 ];
 
 fn cannot_replicate(o: &Observation) -> Option<String> {
@@ -116,20 +122,31 @@ fn shrinks(o: &Observation) -> Option<String> {
     }
 }
 
+fn replication_differs(o: &Observation) -> Option<String> {
+    match o.seen {
+        Seen::Present { replication: Some(replicas), .. } if replicas != o.wish.replication => Some(format!(
+            "topic {} has {replicas} replicas and replicationFactor asks for {}, which this release does not change: set it to {replicas}",
+            o.wish.topic, o.wish.replication
+        )),
+        _ => None,
+    }
+}
+
 /// Decides what to record and what to do next.
 pub fn decide(o: &Observation, now: DateTime<Utc>) -> Decision<Step> {
+    decide_with(GUARDS, o, now)
+}
+
+/// As [`decide()`], under `guards`: what a test takes out, the decision must miss.
+pub fn decide_with(guards: &[Guard<Observation>], o: &Observation, now: DateTime<Utc>) -> Decision<Step> {
     if let Some(deletion) = o.deletion {
         return terminating(o, deletion, now);
     }
-    let served = o.recorded.is_some_and(Phase::has_served);
-    let stuck = if served { Phase::Degraded } else { Phase::Pending };
-    let refused = refusals(GUARDS, o);
+    let stuck = Phase::waiting(o.recorded);
+    let refused = refusals(guards, o);
     if let Some(first) = refused.first() {
         let message: Vec<&str> = refused.iter().map(|r| r.message.as_str()).collect();
-        // Once the topic is there it is not given up for a refused change: it keeps its phase where the table allows.
-        let keeps = matches!(first.reason, Reason::PartitionShrinkRefused) && served;
-        let target = if keeps { Phase::Degraded } else { stuck };
-        return waiting(o, target, first.reason, message.join("; ")).with_condition(
+        return waiting(o, stuck, first.reason, message.join("; ")).with_condition(
             ConditionType::SpecAccepted,
             false,
             first.reason,
@@ -155,13 +172,7 @@ pub fn decide(o: &Observation, now: DateTime<Utc>) -> Decision<Step> {
 
 /// The decision for an object that cannot be read as its type.
 pub fn malformed(recorded: Option<Phase>, message: &str) -> Decision<Step> {
-    let target = if recorded.is_some_and(Phase::has_served) { Phase::Degraded } else { Phase::Pending };
-    Decision::toward(Kind::Topic, recorded, target, Reason::Malformed, message).with_condition(
-        ConditionType::SpecAccepted,
-        false,
-        Reason::Malformed,
-        message,
-    )
+    Decision::malformed(Kind::Topic, recorded, message)
 }
 
 /// The decision after a step failed: what to record until it is tried again.
@@ -173,20 +184,21 @@ pub fn step_failed(decided: &Decision<Step>, step: &Step, error: &str) -> Decisi
     } else {
         Phase::Degraded
     };
-    let mut failed = Decision::toward(Kind::Topic, Some(decided.phase), target, Reason::BrokerRefused, message.clone());
-    failed
-        .conditions
-        .extend(decided.conditions.iter().filter(|c| matches!(c.kind, ConditionType::SpecAccepted)).cloned());
-    failed.with_condition(ConditionType::Ready, false, Reason::BrokerRefused, message.clone()).with_condition(
-        ConditionType::Degraded,
-        true,
-        Reason::BrokerRefused,
+    decided.failed(
+        Kind::Topic,
+        target,
+        if step.asks_broker() { Reason::BrokerRefused } else { Reason::StepFailed },
         message,
     )
 }
 
 fn toward(o: &Observation, target: Phase, reason: Reason, message: impl Into<String>) -> Decision<Step> {
     let message = message.into();
+    // The table leads to Provisioning through Degraded once the topic has served.
+    let target = match (o.recorded, target) {
+        (Some(Phase::Ready | Phase::Scaling | Phase::Upgrading), Phase::Provisioning) => Phase::Degraded,
+        _ => target,
+    };
     Decision::toward(Kind::Topic, o.recorded, target, reason, message.clone())
         .with_condition(ConditionType::Ready, target == Phase::Ready, reason, message.clone())
         .with_condition(ConditionType::Degraded, target == Phase::Degraded, reason, message)
@@ -223,13 +235,8 @@ fn on_cluster(o: &Observation, uid: &str, acls_enforced: bool) -> Decision<Step>
         )
         .look_again_in(ASK_AGAIN),
         Seen::Absent => {
-            let target = match o.recorded {
-                // The table leads to Provisioning through Degraded once the topic has served.
-                Some(Phase::Ready | Phase::Scaling | Phase::Upgrading) => Phase::Degraded,
-                _ => Phase::Provisioning,
-            };
             let step = if is_marked(o) { Step::Create { partitions: o.wish.partitions } } else { mark };
-            toward(o, target, Reason::TopicCreating, format!("topic {} is being created", o.wish.topic))
+            toward(o, Phase::Provisioning, Reason::TopicCreating, format!("topic {} is being created", o.wish.topic))
                 .with_steps([step])
                 .look_again_in(Duration::ZERO)
         }
@@ -248,7 +255,13 @@ fn on_cluster(o: &Observation, uid: &str, acls_enforced: bool) -> Decision<Step>
             Reason::NotSupportedByBroker,
             "the brokers of this cluster enforce no access rules",
         ),
-        _ => decision,
+        (true, true) => decision.with_condition(
+            ConditionType::AclsApplied,
+            false,
+            Reason::NotSupportedByOperator,
+            "this release of the operator does not write access rules yet",
+        ),
+        (false, _) => decision,
     }
 }
 
@@ -313,6 +326,9 @@ fn terminating(o: &Observation, deletion: Deletion, now: DateTime<Utc>) -> Decis
     if !marked {
         return release(Reason::TopicKept, "this object never made a topic");
     }
+    if let Some(older) = &o.older {
+        return release(Reason::TopicKept, &format!("the topic is managed by the older RivvenTopic {older}"));
+    }
     match &o.cluster {
         Cluster::Missing | Cluster::Terminating => {
             return release(Reason::TopicKept, "the cluster is gone or going, and its topics with it");
@@ -325,7 +341,9 @@ fn terminating(o: &Observation, deletion: Deletion, now: DateTime<Utc>) -> Decis
         }
         Cluster::Ready { .. } | Cluster::NotReady { .. } => {}
     }
-    match &o.seen {
+    // Whose cluster it is, is known of a Ready one only: what was seen on another is no leave to delete.
+    let seen = if is_marked(o) { &o.seen } else { &Seen::NotAsked };
+    match seen {
         Seen::Absent => release(Reason::TopicDeleted, "the topic is gone"),
         Seen::Present { .. } => {
             decision("the topic is being deleted").with_steps([Step::DeleteTopic]).look_again_in(Duration::ZERO)

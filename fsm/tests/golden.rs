@@ -1,0 +1,192 @@
+//! Whole lives as readable traces, held against `tests/golden/`. `UPDATE_GOLDEN=1` writes them anew.
+
+mod common;
+
+use std::fmt::{Debug, Write};
+use std::path::Path;
+
+use common::now;
+use common::topics::TopicWorld;
+use common::world::{ACTORS, World};
+use rivven_fsm::cluster::{ReclaimPolicy, Step};
+use rivven_fsm::{Decision, topic};
+
+#[derive(Default)]
+struct Trace {
+    text: String,
+    tick: usize,
+    last: String,
+}
+
+impl Trace {
+    fn happens(&mut self, what: &str) {
+        let _ = writeln!(self.text, "-- {what}");
+        self.last.clear();
+    }
+
+    /// A line per look; looks that repeat the last one are left out.
+    fn look<S: Debug>(&mut self, decision: &Decision<S>) {
+        self.tick += 1;
+        let mut line = format!("{} {}: {}\n", decision.phase, decision.reason, decision.message);
+        for step in &decision.steps {
+            let _ = writeln!(line, "     step    {step:?}");
+        }
+        for blocked in &decision.blocked_by {
+            let on = blocked.on.as_deref().map_or_else(String::new, |on| format!(" ({on})"));
+            let _ = writeln!(line, "     waits   {}{on}", blocked.reason);
+        }
+        for condition in &decision.conditions {
+            let _ = writeln!(
+                line,
+                "     is      {}={} {}",
+                condition.kind.as_str(),
+                condition.status.as_str(),
+                condition.reason
+            );
+        }
+        if line != self.last {
+            let _ = write!(self.text, "{:>3}  {line}", self.tick);
+            self.last = line;
+        }
+    }
+
+    /// Lets every actor have its turn, in order, `rounds` times.
+    fn cluster(&mut self, world: &mut World, rounds: usize) {
+        for _ in 0..rounds {
+            if world.gone {
+                self.happens("the object is gone");
+                return;
+            }
+            let decision = world.operate();
+            assert!(decision.is_ok(), "{decision:?}");
+            if let Ok(decision) = decision {
+                self.look(&decision);
+            }
+            for actor in ACTORS {
+                world.act(actor);
+            }
+        }
+    }
+
+    fn topic(&mut self, world: &mut TopicWorld, looks: usize) {
+        for _ in 0..looks {
+            if world.gone {
+                self.happens("the object is gone");
+                return;
+            }
+            let decision = world.operate(true, false, false);
+            assert!(decision.is_ok(), "{decision:?}");
+            if let Ok(decision) = decision {
+                self.look(&decision);
+            }
+        }
+    }
+
+    fn is_golden(&self, name: &str) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            assert!(std::fs::write(&path, &self.text).is_ok(), "{name} cannot be written");
+        }
+        let golden = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(!golden.is_empty(), "{name} is missing: run with UPDATE_GOLDEN=1");
+        assert!(golden == self.text, "{name} differs:\n{}", self.text);
+        println!("{name}: lines: {}", golden.lines().count());
+    }
+}
+
+/// A cluster that was provisioned a while ago.
+fn serving(replicas: u32) -> World {
+    let mut world = World::new(replicas);
+    Trace::default().cluster(&mut world, 10);
+    world.steps.clear();
+    world
+}
+
+#[test]
+fn provisioning_of_three_brokers() {
+    let mut trace = Trace::default();
+    trace.happens("a cluster of three is created");
+    trace.cluster(&mut World::new(3), 10);
+    trace.is_golden("cluster-provisioning.txt");
+}
+
+#[test]
+fn upgrade_of_three_brokers_one_at_a_time() {
+    let (mut trace, mut world) = (Trace::default(), serving(3));
+    trace.happens("the spec asks for another image");
+    world.want("r2");
+    trace.cluster(&mut world, 20);
+    let restarts: Vec<u32> = world
+        .steps
+        .iter()
+        .filter_map(|step| if let Step::RestartPod { ordinal, .. } = step { Some(*ordinal) } else { None })
+        .collect();
+    assert_eq!(restarts.len(), 3, "{restarts:?}");
+    trace.is_golden("cluster-upgrade.txt");
+}
+
+#[test]
+fn upgrade_of_the_only_broker() {
+    let (mut trace, mut world) = (Trace::default(), serving(1));
+    trace.happens("the spec asks for another image");
+    world.want("r2");
+    trace.cluster(&mut world, 10);
+    trace.is_golden("cluster-upgrade-single.txt");
+}
+
+#[test]
+fn a_broken_image_and_back() {
+    let (mut trace, mut world) = (Trace::default(), serving(3));
+    trace.happens("the spec asks for an image whose broker ends at once");
+    world.broken = vec!["r2".to_owned()];
+    world.want("r2");
+    trace.cluster(&mut world, 10);
+    trace.happens("the image is set back");
+    world.want("r1");
+    trace.cluster(&mut world, 15);
+    trace.is_golden("cluster-broken-image.txt");
+}
+
+#[test]
+fn deletion_that_keeps_the_volumes() {
+    let (mut trace, mut world) = (Trace::default(), serving(2));
+    trace.happens("the cluster is deleted, reclaimPolicy Retain");
+    world.deletion = Some(ReclaimPolicy::Retain);
+    trace.cluster(&mut world, 10);
+    assert!(world.gone && world.claims.iter().all(Option::is_some));
+    trace.is_golden("cluster-deletion-retain.txt");
+}
+
+#[test]
+fn deletion_that_takes_the_volumes() {
+    let (mut trace, mut world) = (Trace::default(), serving(2));
+    trace.happens("the cluster is deleted, reclaimPolicy Delete");
+    world.deletion = Some(ReclaimPolicy::Delete);
+    trace.cluster(&mut world, 10);
+    assert!(world.gone && world.claims.iter().all(Option::is_none));
+    trace.is_golden("cluster-deletion-delete.txt");
+}
+
+#[test]
+fn life_of_a_topic() {
+    let (mut trace, mut world) = (Trace::default(), TopicWorld::new());
+    trace.happens("a topic of three partitions is created");
+    trace.topic(&mut world, 8);
+    trace.happens("five partitions are asked for");
+    world.o.wish.partitions = 5;
+    trace.topic(&mut world, 4);
+    trace.happens("another retention is asked for");
+    world.o.wish.config.insert("retention.ms".to_owned(), "2".to_owned());
+    trace.topic(&mut world, 4);
+    trace.happens("the broker restarts and forgets its configuration");
+    world.there.iter_mut().for_each(|(_, config)| config.clear());
+    trace.topic(&mut world, 4);
+    trace.happens("four partitions are asked for");
+    world.o.wish.partitions = 4;
+    trace.topic(&mut world, 2);
+    trace.happens("the object is deleted, deleteOnRemove: true");
+    world.o.deletion = Some(topic::Deletion { requested_at: now(), delete_topic: true });
+    trace.topic(&mut world, 5);
+    assert!(world.gone && world.there.is_none());
+    trace.is_golden("topic.txt");
+}

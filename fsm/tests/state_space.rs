@@ -1,0 +1,352 @@
+//! Every combination of what decisions tell apart: no undefined pair, no dead end, no unsafe step.
+#![allow(clippy::panic, reason = "a violated rule ends the test with the observation in question")]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use chrono::Duration;
+use common::{State, broker, claim, cluster, cluster_holds, now, phases, refusal, sound};
+use rivven_fsm::cluster::{self, Admission, Deletion, Object, Observation, Presence, ReclaimPolicy};
+use rivven_fsm::{Kind, Phase, connect, topic};
+
+const OBJECTS: [&str; 6] = ["current", "missing", "drifted", "foreign", "unknown", "deleting"];
+
+fn presence(class: &str) -> Presence {
+    match class {
+        "missing" => Presence::Missing,
+        "drifted" => Presence::Drifted,
+        "foreign" => Presence::Foreign { owner: "somebody".to_owned() },
+        "unknown" => Presence::Unknown { why: "forbidden".to_owned() },
+        "deleting" => Presence::Deleting,
+        _ => Presence::Current,
+    }
+}
+
+/// What a StatefulSet and the claims may be like together: claims matter most where no StatefulSet exists.
+const SETS: [(&str, &str); 10] = [
+    ("absent", "none"),
+    ("absent", "ours"),
+    ("absent", "unbound"),
+    ("absent", "foreign"),
+    ("unknown", "ours"),
+    ("unknown", "unbound"),
+    ("known", "ours"),
+    ("known", "unbound"),
+    ("deleting", "ours"),
+    ("deleting", "foreign"),
+];
+
+fn with_set(o: &mut Observation, (set, claims): (&str, &str)) {
+    match (set, o.stateful_set.as_mut()) {
+        ("absent", _) => o.stateful_set = None,
+        ("unknown", Some(set)) => set.update_revision = None,
+        ("deleting", Some(set)) => set.deleting = true,
+        _ => {}
+    }
+    for broker in &mut o.brokers {
+        broker.claim = match claims {
+            "none" => None,
+            kind => Some(claim(broker.ordinal, kind != "foreign", kind == "ours")),
+        };
+    }
+}
+
+/// Decides from every recorded phase: the rules hold, and the recorded phase changes nothing but the phase.
+fn from_every_phase(o: &mut Observation, phases: &[Option<Phase>]) -> u64 {
+    o.recorded = None;
+    let erased = cluster::decide(o, now());
+    assert_eq!(erased, cluster::decide(o, now()), "not deterministic: {o:?}");
+    for recorded in phases {
+        o.recorded = *recorded;
+        let decision = cluster::decide(o, now());
+        if let Err(what) = cluster_holds(o, &decision) {
+            panic!("{what}\n{o:#?}\n{decision:#?}");
+        }
+        assert_eq!(decision.steps, erased.steps, "steps depend on the recorded phase: {o:#?}");
+    }
+    phases.len() as u64
+}
+
+fn every_broker_state(replicas: u32, mut visit: impl FnMut(&[State])) {
+    let mut states = vec![State::ALL[0]; replicas as usize];
+    for index in 0..State::ALL.len().pow(replicas) {
+        let mut rest = index;
+        for state in &mut states {
+            *state = State::ALL[rest % State::ALL.len()];
+            rest /= State::ALL.len();
+        }
+        visit(&states);
+    }
+}
+
+fn every_object_class(o: &Observation, paused: &[bool], mut visit: impl FnMut(&mut Observation)) {
+    for class in OBJECTS {
+        for set in SETS {
+            for finalizer in [true, false] {
+                for paused in paused {
+                    let mut o = o.clone();
+                    (o.finalizer, o.paused) = (finalizer, *paused);
+                    with_set(&mut o, set);
+                    let object = if set.0 == "absent" { Object::StatefulSet } else { Object::ConfigMap };
+                    for (other, is) in &mut o.objects {
+                        if *other == object {
+                            *is = presence(class);
+                        } else if set.0 == "absent" && *other == Object::StatefulSet && *is == Presence::Current {
+                            *is = Presence::Missing;
+                        }
+                    }
+                    visit(&mut o);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cluster_has_no_undefined_state_and_no_dead_end() {
+    let recorded: Vec<_> = phases().collect();
+    let mut visited = 0;
+    for replicas in 1..=3 {
+        every_broker_state(replicas, |states| {
+            let base = cluster(states);
+            every_object_class(&base, &[false, true], |o| visited += from_every_phase(o, &recorded));
+        });
+    }
+    println!("cluster, accepted spec: states visited: {visited}");
+    assert!(visited >= 2_500_000, "{visited} is too few");
+}
+
+#[test]
+fn a_refused_spec_is_said_and_the_accepted_one_goes_on() {
+    let recorded: Vec<_> = phases().collect();
+    let mut visited = 0;
+    for replicas in 1..=2 {
+        every_broker_state(replicas, |states| {
+            for admission in [Admission::Kept(vec![refusal()]), Admission::Refused(vec![refusal()])] {
+                let mut base = cluster(states);
+                base.admission = admission;
+                every_object_class(&base, &[false, true], |o| {
+                    visited += from_every_phase(o, &recorded);
+                    if matches!(o.admission, Admission::Kept(_)) {
+                        let kept = cluster::decide(o, now());
+                        o.admission = Admission::Accepted;
+                        let accepted = cluster::decide(o, now());
+                        assert_eq!((kept.phase, kept.steps), (accepted.phase, accepted.steps), "{o:?}");
+                    }
+                });
+            }
+        });
+    }
+    println!("cluster, refused spec: states visited: {visited}");
+    assert!(visited >= 400_000, "{visited} is too few");
+}
+
+#[test]
+fn four_brokers_roll_one_at_a_time() {
+    let recorded: Vec<_> = phases().collect();
+    let (mut visited, mut restarts) = (0, 0_u64);
+    every_broker_state(4, |states| {
+        let mut o = cluster(states);
+        visited += from_every_phase(&mut o, &recorded);
+        restarts += u64::from(!cluster::decide(&o, now()).steps.is_empty());
+    });
+    println!("cluster of four: states visited: {visited}, with a restart: {restarts}");
+    assert!(visited >= 110_000 && restarts >= 1_000, "{visited} visited, {restarts} restarts");
+}
+
+#[test]
+fn deletion_is_ordered_in_every_state() {
+    let recorded: Vec<_> = phases().collect();
+    let mut visited = 0;
+    for replicas in 1..=3 {
+        every_broker_state(replicas, |states| {
+            for reclaim in [ReclaimPolicy::Retain, ReclaimPolicy::Delete] {
+                for set in SETS {
+                    for (finalizer, going) in [(true, false), (true, true), (false, false)] {
+                        for admission in [Admission::Accepted, Admission::Refused(vec![refusal()])] {
+                            let mut o = cluster(states);
+                            o.deletion = Some(Deletion { requested_at: now() - Duration::seconds(5), reclaim });
+                            (o.finalizer, o.admission, o.paused) = (finalizer, admission, going);
+                            with_set(&mut o, set);
+                            for claim in o.brokers.iter_mut().filter_map(|b| b.claim.as_mut()) {
+                                claim.deleting = going;
+                            }
+                            visited += from_every_phase(&mut o, &recorded);
+                        }
+                    }
+                }
+            }
+        });
+    }
+    println!("cluster, deletion: states visited: {visited}");
+    assert!(visited >= 1_000_000, "{visited} is too few");
+}
+
+#[test]
+fn a_volume_is_adopted_only_when_asked() {
+    let mut visited = 0;
+    for ours in [true, false] {
+        for adopt in [true, false] {
+            for deleting in [true, false] {
+                let mut o = cluster(&[State::Absent]);
+                o.stateful_set = None;
+                o.objects.iter_mut().for_each(|(_, is)| *is = Presence::Missing);
+                o.adopt_volumes = adopt;
+                o.brokers = vec![broker(0, State::Absent, true, Some(claim(0, ours, true)))];
+                o.brokers[0].claim.as_mut().unwrap().deleting = deleting;
+                let decision = cluster::decide(&o, now());
+                cluster_holds(&o, &decision).unwrap();
+                let adopted = decision.steps.iter().any(|s| matches!(s, cluster::Step::AdoptVolume { .. }));
+                assert_eq!(adopted, adopt && !ours && !deleting, "{o:?}");
+                visited += 1;
+            }
+        }
+    }
+    println!("adoption: states visited: {visited}");
+    assert_eq!(visited, 8);
+}
+
+fn clusters() -> Vec<topic::Cluster> {
+    let ready = |uid: &str, can| topic::Cluster::Ready { uid: uid.to_owned(), replicates: can, acls: can };
+    vec![
+        topic::Cluster::Missing,
+        topic::Cluster::NotAllowed,
+        topic::Cluster::Terminating,
+        topic::Cluster::NotReady { phase: Phase::Degraded },
+        ready("here", true),
+        ready("here", false),
+        ready("replaced", true),
+    ]
+}
+
+fn seen() -> Vec<topic::Seen> {
+    let mut seen = vec![topic::Seen::NotAsked, topic::Seen::Unknown { why: "reset".to_owned() }, topic::Seen::Absent];
+    for partitions in [2, 3, 4] {
+        for replication in [None, Some(1), Some(2)] {
+            for value in [None, Some("1"), Some("2")] {
+                let config = value.map(|v| ("retention.ms".to_owned(), v.to_owned())).into_iter().collect();
+                seen.push(topic::Seen::Present { partitions, replication, config });
+            }
+        }
+    }
+    seen
+}
+
+fn topic_holds(o: &topic::Observation, d: &rivven_fsm::Decision<topic::Step>) -> Result<(), String> {
+    sound(Kind::Topic, o.recorded, o.deletion.is_some(), d)?;
+    let mine = matches!(&o.cluster, topic::Cluster::Ready { uid, .. } if o.mark.as_ref() == Some(uid));
+    let there = matches!(o.seen, topic::Seen::Present { .. });
+    for step in &d.steps {
+        let holds = match step {
+            topic::Step::AddFinalizer => !o.finalizer && o.deletion.is_none(),
+            topic::Step::Mark { .. } => {
+                o.finalizer && !mine && (o.seen == topic::Seen::Absent || (there && o.adopt)) && o.older.is_none()
+            }
+            topic::Step::Create { .. } => mine && o.finalizer && o.seen == topic::Seen::Absent && o.older.is_none(),
+            topic::Step::Grow { .. } | topic::Step::Configure { .. } => mine && there && o.older.is_none(),
+            topic::Step::DeleteTopic => {
+                mine && there && o.older.is_none() && o.deletion.is_some_and(|deletion| deletion.delete_topic)
+            }
+            topic::Step::RemoveFinalizer { .. } => o.deletion.is_some() && o.finalizer,
+        };
+        if !holds || d.steps.len() != 1 {
+            return Err(format!("unsafe: {:?}", d.steps));
+        }
+    }
+    let waits = !d.blocked_by.is_empty() || d.requeue.is_some() || !d.steps.is_empty();
+    let rests = d.reason == rivven_fsm::Reason::AsWanted || (o.deletion.is_some() && !o.finalizer);
+    if waits || rests { Ok(()) } else { Err("a dead end".to_owned()) }
+}
+
+#[test]
+fn a_topic_has_no_undefined_state_and_no_dead_end() {
+    let mut visited = 0_u64;
+    let bits: Vec<u8> = (0..64).collect();
+    let deletions = [None, Some((true, 1)), Some((true, 600)), Some((false, 1))];
+    for cluster in clusters() {
+        for seen in seen() {
+            for mark in [None, Some("here".to_owned()), Some("gone".to_owned())] {
+                for deletion in deletions {
+                    for bit in &bits {
+                        let mut o = topic::Observation {
+                            recorded: None,
+                            deletion: deletion.map(|(delete_topic, ago)| topic::Deletion {
+                                requested_at: now() - Duration::seconds(ago),
+                                delete_topic,
+                            }),
+                            finalizer: bit & 1 > 0,
+                            wish: topic::Wish {
+                                topic: "t".to_owned(),
+                                partitions: 3,
+                                replication: if bit & 2 > 0 { 2 } else { 1 },
+                                config: BTreeMap::from([("retention.ms".to_owned(), "1".to_owned())]),
+                                acls: bit & 4 > 0,
+                                problems: if bit & 8 > 0 { vec!["name: empty".to_owned()] } else { Vec::new() },
+                            },
+                            cluster: cluster.clone(),
+                            mark: mark.clone(),
+                            adopt: bit & 16 > 0,
+                            older: (bit & 32 > 0).then(|| "ns/older".to_owned()),
+                            seen: seen.clone(),
+                        };
+                        let erased = topic::decide(&o, now());
+                        assert_eq!(erased, topic::decide(&o, now()));
+                        for recorded in phases() {
+                            o.recorded = recorded;
+                            let decision = topic::decide(&o, now());
+                            if let Err(what) = topic_holds(&o, &decision) {
+                                panic!("{what}\n{o:#?}\n{decision:#?}");
+                            }
+                            assert_eq!(decision.steps, erased.steps, "{o:#?}");
+                            visited += 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    println!("topic: states visited: {visited}");
+    assert!(visited >= 1_000_000, "{visited} is too few");
+}
+
+#[test]
+fn a_connect_has_no_undefined_state_and_no_dead_end() {
+    let mut visited = 0;
+    for cluster in clusters() {
+        for deleting in [true, false] {
+            for problems in [Vec::new(), vec!["sources: twice".to_owned()]] {
+                for recorded in phases() {
+                    let o = connect::Observation {
+                        recorded,
+                        deleting,
+                        problems: problems.clone(),
+                        cluster: cluster.clone(),
+                    };
+                    let decision = connect::decide(&o, now());
+                    assert_eq!(decision, connect::decide(&o, now()));
+                    sound(Kind::Connect, recorded, deleting, &decision).unwrap();
+                    assert!(deleting || !decision.blocked_by.is_empty(), "a dead end: {o:?}");
+                    visited += 1;
+                }
+            }
+        }
+    }
+    println!("connect: states visited: {visited}");
+    assert!(visited >= 200, "{visited} is too few");
+}
+
+#[test]
+fn what_cannot_be_read_is_said_from_every_phase() {
+    let mut visited = 0;
+    for recorded in phases() {
+        for kind in Kind::ALL {
+            let decision = rivven_fsm::Decision::<()>::malformed(kind, recorded, "spec.replicas: not a number");
+            assert!(decision.refused.is_none(), "{kind} {recorded:?}: {:?}", decision.refused);
+            assert!(decision.steps.is_empty());
+            visited += 1;
+        }
+    }
+    println!("malformed: states visited: {visited}");
+    assert_eq!(visited, 24);
+}

@@ -18,7 +18,7 @@ const KIND: Kind = Kind::Cluster;
 
 pub(super) async fn reconcile(object: Arc<DeserializeGuard<RivvenCluster>>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
     let began = Instant::now();
-    ctx.observer.caches().synced().await.map_err(ReconcileError::Watch)?;
+    ctx.observer.caches().synced().await;
     if let Some(wait) = ctx.lags(object.meta()) {
         return Ok(wait);
     }

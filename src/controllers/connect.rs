@@ -17,7 +17,7 @@ const KIND: Kind = Kind::Connect;
 
 pub(super) async fn reconcile(object: Arc<DeserializeGuard<RivvenConnect>>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
     let began = Instant::now();
-    ctx.observer.caches().synced().await.map_err(ReconcileError::Watch)?;
+    ctx.observer.caches().synced().await;
     if let Some(wait) = ctx.lags(object.meta()) {
         return Ok(wait);
     }

@@ -46,15 +46,12 @@ pub enum ReconcileError {
     /// A write failed.
     #[error("{0}")]
     Step(#[from] StepError),
-    /// A watch ended.
-    #[error("{0}")]
-    Watch(String),
 }
 
 impl ReconcileError {
     pub(super) const fn category(&self) -> Category {
         match self {
-            Self::Observe(ObserveError::Kubernetes(_)) | Self::Step(StepError::Kubernetes(_)) | Self::Watch(_) => Category::Kubernetes,
+            Self::Observe(ObserveError::Kubernetes(_)) | Self::Step(StepError::Kubernetes(_)) => Category::Kubernetes,
             Self::Step(StepError::Moved(_) | StepError::Held(_) | StepError::NotLeading) => Category::Conflict,
             Self::Step(StepError::Broker(_)) => Category::Broker,
             Self::Observe(ObserveError::Internal(_)) | Self::Step(StepError::Internal(_)) => Category::Internal,

@@ -36,9 +36,8 @@ pub async fn run(client: Client, scopes: Vec<Scope>, health: &Health, stop: &Sto
     let synced = {
         let (context, health) = (Arc::clone(&context), health.clone());
         async move {
-            if context.observer.caches().synced().await.is_ok() {
-                health.set_ready(true);
-            }
+            context.observer.caches().synced().await;
+            health.set_ready(true);
         }
     };
     let controllers = starts.into_iter().flat_map(|start| start(Arc::clone(&context)));
@@ -51,7 +50,7 @@ type Start = Box<dyn FnOnce(Arc<Context>) -> Vec<futures::future::BoxFuture<'sta
 fn start(client: &Client, scope: Scope, caches: &mut Caches, news: ClusterNews, health: &Health, stop: &Stop) -> Start {
     macro_rules! owned {
         ($field:ident) => {{
-            let (store, events) = scope.owned(client);
+            let (store, events) = scope.owned(client, &caches.progress);
             caches.$field.add(scope.0.clone(), store);
             events
         }};
@@ -70,9 +69,9 @@ fn start(client: &Client, scope: Scope, caches: &mut Caches, news: ClusterNews, 
             }
         })
     };
-    let (cluster_store, cluster_events) = scope.own(client);
-    let (topic_store, topic_events) = scope.own(client);
-    let (connect_store, connect_events) = scope.own(client);
+    let (cluster_store, cluster_events) = scope.own(client, &caches.progress);
+    let (topic_store, topic_events) = scope.own(client, &caches.progress);
+    let (connect_store, connect_events) = scope.own(client, &caches.progress);
     caches.clusters.add(scope.0.clone(), cluster_store.clone());
     caches.topics.add(scope.0.clone(), topic_store.clone());
     caches.connects.add(scope.0.clone(), connect_store.clone());

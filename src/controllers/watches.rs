@@ -11,8 +11,10 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast;
+use tracing::warn;
 
 use crate::api::{RivvenCluster, RivvenTopic};
+use crate::observe::caches::Progress;
 use crate::observe::pod::incarnation;
 use crate::render::names;
 
@@ -35,30 +37,39 @@ impl Scope {
     }
 
     /// A watch of one of the custom resources, whole.
-    pub(super) fn own<K>(&self, client: &Client) -> (Store<K>, impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>)
+    pub(super) fn own<K>(&self, client: &Client, progress: &Progress) -> (Store<K>, impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>)
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
-        fill(self.api(client), watcher::Config::default())
+        fill(self.api(client), watcher::Config::default(), progress)
     }
 
     /// A watch of objects that the operator made, by their label.
-    pub(super) fn owned<K>(&self, client: &Client) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>)
+    pub(super) fn owned<K>(&self, client: &Client, progress: &Progress) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>)
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     {
         let (key, value) = names::MANAGED_BY;
-        let (reader, events) = fill(self.api(client), watcher::Config::default().labels(&format!("{key}={value}")));
+        let (reader, events) = fill(self.api(client), watcher::Config::default().labels(&format!("{key}={value}")), progress);
         (reader, events.touched_objects())
     }
 }
 
-fn fill<K>(api: Api<K>, config: watcher::Config) -> (Store<K>, impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>)
+fn fill<K>(api: Api<K>, config: watcher::Config, progress: &Progress) -> (Store<K>, impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (reader, writer) = store();
-    let events = watcher(api, config).default_backoff().modify(|object| object.managed_fields_mut().clear()).reflect(writer);
+    let mut listed = progress.one_more();
+    let events = watcher(api, config)
+        .default_backoff()
+        .modify(|object| object.managed_fields_mut().clear())
+        .reflect(writer)
+        .inspect(move |event| match event {
+            Ok(watcher::Event::InitDone) => listed(),
+            Err(error) => warn!(kind = %K::kind(&()), %error, "a watch failed and is started again"),
+            Ok(_) => {}
+        });
     (reader, events)
 }
 

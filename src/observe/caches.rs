@@ -11,6 +11,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt};
+use tokio::sync::watch;
 
 use crate::api::{RivvenCluster, RivvenConnect, RivvenTopic};
 
@@ -49,14 +50,6 @@ where
         self.scopes.push(Scope { namespace, store });
     }
 
-    /// Waits until every watch has listed once. Before that "not in the cache" means nothing.
-    pub async fn synced(&self) -> Result<(), String> {
-        for scope in &self.scopes {
-            scope.store.wait_until_ready().await.map_err(|_| format!("the watch of {} ended", K::kind(&())))?;
-        }
-        Ok(())
-    }
-
     /// One object by name.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         self.in_namespace(namespace).find_map(|scope| scope.store.get(&ObjectRef::new(name).within(namespace)))
@@ -83,6 +76,7 @@ where
 #[derive(Clone, Default)]
 #[allow(missing_docs, reason = "each field is the cache of the kind it names")]
 pub struct Caches {
+    pub progress: Progress,
     pub clusters: Cache<DeserializeGuard<RivvenCluster>>,
     pub topics: Cache<DeserializeGuard<RivvenTopic>>,
     pub connects: Cache<DeserializeGuard<RivvenConnect>>,
@@ -96,17 +90,37 @@ pub struct Caches {
 }
 
 impl Caches {
-    /// Waits until every watch has listed once.
-    pub async fn synced(&self) -> Result<(), String> {
-        self.clusters.synced().await?;
-        self.topics.synced().await?;
-        self.connects.synced().await?;
-        self.stateful_sets.synced().await?;
-        self.services.synced().await?;
-        self.config_maps.synced().await?;
-        self.budgets.synced().await?;
-        self.policies.synced().await?;
-        self.pods.synced().await?;
-        self.claims.synced().await
+    /// Waits until every watch has listed once. Before that "not in the cache" means nothing.
+    pub async fn synced(&self) {
+        self.progress.wait().await;
+    }
+}
+
+/// How many watches have yet to list. Many may wait for it: the stores' own `wait_until_ready` wakes only the one that
+/// asked last (kube-runtime 5.0.0), and the controllers ask it already.
+#[derive(Clone)]
+pub struct Progress(watch::Sender<usize>);
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self(watch::Sender::new(0))
+    }
+}
+
+impl Progress {
+    /// One more watch; what is returned says, once or more often, that it has listed.
+    pub fn one_more(&self) -> impl FnMut() + Send + use<> {
+        self.0.send_modify(|pending| *pending += 1);
+        let (sender, mut first) = (self.0.clone(), true);
+        move || {
+            if std::mem::take(&mut first) {
+                sender.send_modify(|pending| *pending -= 1);
+            }
+        }
+    }
+
+    async fn wait(&self) {
+        // The sender is ours, so it cannot be gone.
+        let _ = self.0.subscribe().wait_for(|pending| *pending == 0).await;
     }
 }

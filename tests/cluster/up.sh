@@ -3,6 +3,7 @@
 # and CoreDNS, inside a network namespace of its own. Needs root.
 . "$(dirname "$0")/lib.sh"
 mkdir -p "$STATE"/{pki,log,etcd,kubelet,containerd,cni,run,volumes,audit}
+cp "$here/audit-policy.yaml" "$STATE/audit/policy.yaml"
 ip netns add "$NETNS"
 ip link add "$LINK" type veth peer name eth0 netns "$NETNS"
 ip addr add "$HOST_IP/24" dev "$LINK" && ip link set "$LINK" up
@@ -49,7 +50,7 @@ start kube-apiserver "$BIN/kube-apiserver" --etcd-servers=http://127.0.0.1:2379 
   --service-account-issuer=https://kubernetes.default.svc --service-account-key-file=sa.pub --service-account-signing-key-file=sa.key \
   --kubelet-client-certificate=apiserver-kubelet.crt --kubelet-client-key=apiserver-kubelet.key \
   --kubelet-certificate-authority=ca.crt --kubelet-preferred-address-types=InternalIP \
-  --audit-policy-file="$here/audit-policy.yaml" --audit-log-path="$STATE/audit/audit.log" --audit-log-mode=batch \
+  --audit-policy-file="$STATE/audit/policy.yaml" --audit-log-path="$STATE/audit/audit.log" --audit-log-mode=batch \
   --audit-log-batch-max-wait=1s
 start kube-controller-manager "$BIN/kube-controller-manager" --kubeconfig="$STATE/pki/kcm.conf" --use-service-account-credentials \
   --service-account-private-key-file=sa.key --root-ca-file=ca.crt --cluster-signing-cert-file=ca.crt --cluster-signing-key-file=ca.key \
@@ -100,6 +101,8 @@ evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available:
 imageGCHighThresholdPercent: 100
 maxPods: 250
 volumePluginDir: $STATE/kubelet/plugins
+# Of its own: a kubelet removes the logs of pods it does not know, and another cluster's pods are such.
+podLogsDir: $STATE/kubelet/pod-logs
 Y
 for controller in /sys/fs/cgroup/*/; do mkdir -p "$controller/rivven-$RIVVEN_CLUSTER" 2>/dev/null || true; done
 if [ -f /sys/fs/cgroup/cpuset/cpuset.cpus ]; then # cgroup v1: a new cpuset has no processors until it is given some

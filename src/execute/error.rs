@@ -1,6 +1,6 @@
 //! Why a step did not take effect.
 
-use kube::error::Status;
+use crate::observe::in_words;
 
 /// A step's failure.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +15,7 @@ pub enum StepError {
     #[error("held back: {0}")]
     Held(String),
     /// The API server refused or did not answer.
-    #[error("{0}")]
+    #[error("{}", in_words(.0))]
     Kubernetes(Box<kube::Error>),
     /// The broker refused or did not answer.
     #[error(transparent)]
@@ -28,8 +28,8 @@ pub enum StepError {
 impl From<kube::Error> for StepError {
     fn from(error: kube::Error) -> Self {
         match &error {
-            kube::Error::Api(status) if status.code == 409 => Self::Moved(words(status)),
-            kube::Error::Api(status) if status.code == 429 => Self::Held(words(status)),
+            kube::Error::Api(status) if status.code == 409 => Self::Moved(in_words(&error)),
+            kube::Error::Api(status) if status.code == 429 => Self::Held(in_words(&error)),
             _ => Self::Kubernetes(Box::new(error)),
         }
     }
@@ -58,9 +58,4 @@ impl StepError {
     pub const fn is_fault(&self) -> bool {
         !matches!(self, Self::NotLeading | Self::Moved(_) | Self::Held(_))
     }
-}
-
-/// The words of an API server's answer that are for a person.
-fn words(status: &Status) -> String {
-    if status.message.is_empty() { status.reason.clone() } else { status.message.clone() }
 }

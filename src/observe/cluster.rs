@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use futures::future::{join_all, try_join_all};
+use futures::future::join_all;
 use kube::ResourceExt;
 use rivven_fsm::cluster as fsm;
 use rivven_fsm::cluster::{Object, Presence};
@@ -56,10 +56,12 @@ impl Observer {
         if let (Some(spec), None) = (&in_force, deletion) {
             let input = render::Input { name: &name, namespace: &namespace, uid: &uid, spec, capabilities, domain: &self.domain };
             desired = render::cluster(&input);
-            live = self.live_objects(&namespace, &name, set.as_ref()).await?;
+            let unreadable;
+            (live, unreadable) = self.live_objects(&namespace, &name, set.as_ref()).await;
             for (object, wanted) in &desired {
-                let presence = match object {
-                    Object::AuthSecret => self.auth_secret(&namespace, &name, &uid).await,
+                let presence = match (object, unreadable.get(object)) {
+                    (Object::AuthSecret, _) => self.auth_secret(&namespace, &name, &uid).await,
+                    (_, Some(why)) => Presence::Unknown { why: why.clone() },
                     _ => live::presence(wanted, live.get(object), &uid),
                 };
                 objects.push((*object, presence));
@@ -120,12 +122,25 @@ impl Observer {
         (admission, in_force, capabilities)
     }
 
-    async fn live_objects(&self, namespace: &str, cluster: &str, set: Option<&Value>) -> Result<BTreeMap<Object, Value>, ObserveError> {
+    /// The live objects, and why those are unknown that could not be read.
+    async fn live_objects(
+        &self,
+        namespace: &str,
+        cluster: &str,
+        set: Option<&Value>,
+    ) -> (BTreeMap<Object, Value>, BTreeMap<Object, String>) {
         let others = Object::ALL.into_iter().filter(|object| !matches!(object, Object::AuthSecret | Object::StatefulSet));
-        let found = try_join_all(others.map(|object| async move { self.live(namespace, cluster, object).await.map(|live| (object, live)) })).await?;
-        let mut live: BTreeMap<Object, Value> = found.into_iter().filter_map(|(object, live)| Some((object, live?))).collect();
-        live.extend(set.map(|set| (Object::StatefulSet, set.clone())));
-        Ok(live)
+        let found = join_all(others.map(|object| async move { (object, self.live(namespace, cluster, object).await) })).await;
+        let mut live: BTreeMap<Object, Value> = set.map(|set| (Object::StatefulSet, set.clone())).into_iter().collect();
+        let mut unreadable = BTreeMap::new();
+        for (object, outcome) in found {
+            match outcome {
+                Ok(Some(value)) => drop(live.insert(object, value)),
+                Ok(None) => {}
+                Err(error) => drop(unreadable.insert(object, error.to_string())),
+            }
+        }
+        (live, unreadable)
     }
 
     /// Every broker that should be or is there: by pod, by claim, by number.

@@ -55,7 +55,7 @@ impl Observer {
 #[derive(Debug, thiserror::Error)]
 pub enum ObserveError {
     /// The API server refused or did not answer.
-    #[error("{0}")]
+    #[error("{}", in_words(.0))]
     Kubernetes(Box<kube::Error>),
     /// A defect of the operator.
     #[error("{0}")]
@@ -65,5 +65,13 @@ pub enum ObserveError {
 impl From<kube::Error> for ObserveError {
     fn from(error: kube::Error) -> Self {
         Self::Kubernetes(Box::new(error))
+    }
+}
+
+/// An API server's words, without the structure around them.
+pub(crate) fn in_words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        other => other.to_string(),
     }
 }

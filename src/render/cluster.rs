@@ -48,7 +48,6 @@ fn metadata(input: &Input<'_>, name: &str) -> Value {
             "name": input.name,
             "uid": input.uid,
             "controller": true,
-            "blockOwnerDeletion": true,
         }],
     })
 }

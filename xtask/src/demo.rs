@@ -39,12 +39,12 @@ pub(crate) fn run() -> Result<()> {
 /// `helm upgrade --install`, so that the demo can be run again on the cluster it left.
 fn install() -> Result<()> {
     step("installing the operator from charts/rivven-operator", || {
+        // The tag is the same after a rebuild; an annotation with the binary's hash makes the pod start anew then.
+        let hash = tools::file_digest(&tools::operator_binary()?)?;
         let helm = program(tools::helm()?).args(["upgrade", "--install", "rivven-operator"]).arg(paths::root().join("charts/rivven-operator"));
-        let helm = helm.args(["--namespace", "rivven-system", "--create-namespace", "--set", "image.tag=dev", "--wait", "--timeout", "2m"]);
-        helm.env("KUBECONFIG", CLUSTER.kubeconfig()).quiet()?;
-        // The tag is the same after a rebuild, so the pod is told to start anew.
-        CLUSTER.kubectl().args(["-n", "rivven-system", "rollout", "restart", "deployment/rivven-operator"]).quiet()?;
-        CLUSTER.kubectl().args(["-n", "rivven-system", "rollout", "status", "deployment/rivven-operator", "--timeout=60s"]).quiet()
+        let helm = helm.args(["--namespace", "rivven-system", "--create-namespace", "--set", "image.tag=dev"]);
+        let helm = helm.arg("--set").arg(format!("podAnnotations.rivven\\.io/binary={hash}"));
+        helm.args(["--wait", "--timeout", "2m"]).env("KUBECONFIG", CLUSTER.kubeconfig()).quiet()
     })
 }
 
@@ -73,9 +73,11 @@ fn watch(kind: &str) -> Result<Child> {
 fn exchange() -> Result<()> {
     let mut kubectl = CLUSTER.kubectl().args(["port-forward", "service/rivven-quickstart", ":9292"]).command();
     let mut forward = kubectl.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    // Held until the end: kubectl says a line for each connection, and would die of a closed pipe.
+    let mut output = BufReader::new(forward.stdout.take().context("the output of kubectl")?);
     let outcome = (|| {
         let mut line = String::new();
-        BufReader::new(forward.stdout.take().context("the output of kubectl")?).read_line(&mut line)?;
+        output.read_line(&mut line)?;
         let port = line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).context("kubectl named no port")?;
         let address = format!("127.0.0.1:{port}");
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(write_and_read(&address))

@@ -114,13 +114,21 @@ pub(crate) fn broker() -> Result<PathBuf> {
 
 /// The operator, static.
 pub(crate) fn operator() -> Result<PathBuf> {
-    // A folder of its own: other flags than those of the tests would make each build undo the other.
-    let target = paths::cache()?.join("operator-target");
     step("building the operator", || {
         let build = program("cargo").args(["build", "--quiet", "--release", "--locked", "--package", "rivven-operator", "--target", TARGET]);
-        build.env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", &target).dir(paths::root()).show()
+        build.env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", operator_target()?).dir(paths::root()).show()
     })?;
-    Ok(target.join(TARGET).join("release/rivven-operator"))
+    operator_binary()
+}
+
+/// A folder of its own: other flags than those of the tests would make each build undo the other.
+fn operator_target() -> Result<PathBuf> {
+    Ok(paths::cache()?.join("operator-target"))
+}
+
+/// Where [`operator`] puts it.
+pub(crate) fn operator_binary() -> Result<PathBuf> {
+    Ok(operator_target()?.join(TARGET).join("release/rivven-operator"))
 }
 
 /// `cargo deny`.

@@ -14,15 +14,16 @@ What has a controller owner is deleted by the garbage collector, so most kinds n
 - apiGroups: [apps]
   resources: [statefulsets]
   verbs: [get, list, watch, create, update, delete]
+# get: a foreign object of a needed name carries no label of ours, so no watch shows it.
 - apiGroups: [""]
   resources: [services, configmaps]
   verbs: [get, list, watch, create, update]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
-  verbs: [list, watch, create, update]
+  verbs: [get, list, watch, create, update]
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
-  verbs: [list, watch, create, update]
+  verbs: [get, list, watch, create, update]
 # Brokers are restarted by eviction, so that disruption budgets hold.
 - apiGroups: [""]
   resources: [pods]

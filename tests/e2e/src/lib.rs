@@ -1,1 +1,122 @@
-//! End-to-end helpers.
+//! What the end-to-end tests share: a real Kubernetes, the operator in it from its own chart, and conditions to wait for.
+//!
+//! `cargo xtask e2e` gives the environment. Without it every test fails and says so: a test that is not run is no test.
+
+pub mod audit;
+pub mod exchange;
+pub mod operator;
+pub mod wait;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{DeleteParams, PostParams};
+use kube::{Api, Client};
+use rivven_operator::api::{Phase, RivvenCluster, RivvenTopic};
+use serde_json::{Value, json};
+
+/// A variable that `cargo xtask e2e` sets.
+pub fn variable(name: &str) -> Result<String> {
+    std::env::var(name).with_context(|| format!("{name} is not set: run the end-to-end tests by `cargo xtask e2e`"))
+}
+
+/// A client of the real API server.
+pub async fn client() -> Result<Client> {
+    variable("KUBECONFIG")?;
+    let mut config = kube::Config::infer().await?;
+    config.default_retry = false;
+    Ok(Client::try_from(config)?)
+}
+
+/// A namespace of its own for a test, in which only pods that meet the standard `restricted` may run.
+pub struct Place {
+    /// The client.
+    pub client: Client,
+    /// Name of the namespace.
+    pub namespace: String,
+}
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+impl Place {
+    /// Makes the namespace.
+    pub async fn new(name: &str) -> Result<Self> {
+        let client = client().await?;
+        let namespace = format!("{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let labels = json!({ "pod-security.kubernetes.io/enforce": "restricted" });
+        let object = serde_json::from_value(json!({ "metadata": { "name": namespace, "labels": labels } }))?;
+        Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &object).await?;
+        Ok(Self { client, namespace })
+    }
+
+    /// The API of a kind in this namespace.
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Creates a cluster of one released broker, with `spec` laid over.
+    pub async fn cluster(&self, name: &str, spec: Value) -> Result<RivvenCluster> {
+        let mut all = json!({ "replicas": 1, "version": "0.0.22", "storage": { "size": "320Mi" } });
+        overlay(&mut all, spec);
+        let object = json!({ "apiVersion": "rivven.io/v1alpha1", "kind": "RivvenCluster", "metadata": { "name": name }, "spec": all });
+        Ok(self.api::<RivvenCluster>().create(&PostParams::default(), &serde_json::from_value(object)?).await?)
+    }
+
+    /// Creates a topic of three partitions, with `spec` laid over.
+    pub async fn topic(&self, name: &str, cluster: &str, spec: Value) -> Result<RivvenTopic> {
+        let mut all = json!({ "clusterRef": { "name": cluster }, "partitions": 3 });
+        overlay(&mut all, spec);
+        let object = json!({ "apiVersion": "rivven.io/v1alpha1", "kind": "RivvenTopic", "metadata": { "name": name }, "spec": all });
+        Ok(self.api::<RivvenTopic>().create(&PostParams::default(), &serde_json::from_value(object)?).await?)
+    }
+
+    /// Waits until the cluster is in `phase`.
+    pub async fn cluster_is(&self, name: &str, phase: Phase) -> Result<RivvenCluster> {
+        let api = self.api::<RivvenCluster>();
+        wait::until(&format!("cluster {name} {phase:?}"), || async {
+            Ok(api.get_opt(name).await?.filter(|c| c.status.as_ref().and_then(|s| s.phase) == Some(phase)))
+        })
+        .await
+    }
+
+    /// Waits until the topic is in `phase`.
+    pub async fn topic_is(&self, name: &str, phase: Phase) -> Result<RivvenTopic> {
+        let api = self.api::<RivvenTopic>();
+        wait::until(&format!("topic {name} {phase:?}"), || async {
+            Ok(api.get_opt(name).await?.filter(|t| t.status.as_ref().and_then(|s| s.phase) == Some(phase)))
+        })
+        .await
+    }
+
+    /// Deletes the cluster and waits until it is gone.
+    pub async fn delete_cluster(&self, name: &str) -> Result<()> {
+        let api = self.api::<RivvenCluster>();
+        api.delete(name, &DeleteParams::default()).await?;
+        wait::until(&format!("cluster {name} gone"), || async { Ok(api.get_opt(name).await?.is_none().then_some(())) }).await
+    }
+
+    /// Removes the namespace and all in it, and waits for it: the next test must find the machine free.
+    pub async fn done(self) -> Result<()> {
+        let clusters = self.api::<RivvenCluster>();
+        clusters.delete_collection(&DeleteParams::default(), &kube::api::ListParams::default()).await?;
+        wait::until("all clusters gone", || async { Ok(clusters.list(&kube::api::ListParams::default()).await?.items.is_empty().then_some(())) }).await?;
+        let api = Api::<Namespace>::all(self.client.clone());
+        api.delete(&self.namespace, &DeleteParams::default()).await?;
+        wait::until("the namespace gone", || async { Ok(api.get_opt(&self.namespace).await?.is_none().then_some(())) }).await
+    }
+}
+
+fn overlay(base: &mut Value, over: Value) {
+    match (base, over) {
+        (Value::Object(base), Value::Object(over)) => {
+            for (key, value) in over {
+                overlay(base.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (base, over) => *base = over,
+    }
+}

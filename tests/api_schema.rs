@@ -74,13 +74,23 @@ fn every_field_is_described() {
 }
 
 #[test]
+fn numbers_are_bounded_everywhere() {
+    let mut numbers = 0;
+    for (path, node, _) in nodes().into_iter().filter(|(_, node, _)| node["type"] == "integer") {
+        assert!(node["minimum"].is_number() && node["maximum"].is_number(), "{path} has no bound: {node}");
+        numbers += 1;
+    }
+    println!("bounded numbers: {numbers}");
+}
+
+#[test]
 fn what_users_write_is_bounded() {
     let mut bounded = 0;
     for (path, node, inside) in nodes().into_iter().filter(|(path, _, inside)| path.contains(".spec.") && !inside) {
         let has = |key: &str| node.get(key).is_some();
         let plain = !path.ends_with('}') && !inside;
         let fine = match node["type"].as_str() {
-            Some("integer" | "number") => has("minimum") && has("maximum"),
+            Some("number") => has("minimum") && has("maximum"),
             Some("string") => !plain || has("maxLength") || has("enum"),
             Some("array") => has("maxItems"),
             Some("object") => node["additionalProperties"].is_null() || has("maxProperties"),

@@ -1,15 +1,16 @@
 //! A spec as the plain values that decisions need, with what is wrong with it by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::api::core::v1::Toleration;
+use kube::ResourceExt;
 use rivven_fsm::{cluster, topic};
 use serde_json::Value;
 
-use super::security::AuthMechanism;
 use super::quantity::{bytes, nanos};
+use super::security::AuthMechanism;
 use super::{RivvenClusterSpec, RivvenTopic};
 use crate::broker::topic_config;
-use kube::ResourceExt;
 
 /// Environment variables that the operator sets itself.
 const RESERVED_ENV: &str = "RIVVEN_";
@@ -99,6 +100,26 @@ impl RivvenClusterSpec {
         let is_variable = |name: &str| !name.is_empty() && name.chars().all(|c| (' '..='~').contains(&c) && c != '=');
         problems.extend(self.env.iter().filter(|v| !is_variable(&v.name)).map(|v| format!("env: {:?} is no name of a variable", v.name)));
         problems.extend(self.resource_problems());
+        problems.extend(self.tolerations.iter().enumerate().filter_map(|(index, toleration)| {
+            toleration_problem(toleration).map(|problem| format!("tolerations[{index}]: {problem}"))
+        }));
+        let mut seen = BTreeSet::new();
+        for (index, spread) in self.topology_spread_constraints.iter().enumerate() {
+            let what = if spread.max_skew < 1 {
+                "maxSkew must be at least 1"
+            } else if spread.topology_key.is_empty() || !is_label_key(&spread.topology_key) {
+                "topologyKey is no name of a label"
+            } else if !matches!(spread.when_unsatisfiable.as_str(), "DoNotSchedule" | "ScheduleAnyway") {
+                "whenUnsatisfiable is neither DoNotSchedule nor ScheduleAnyway"
+            } else if spread.min_domains.is_some_and(|min| min < 1 || spread.when_unsatisfiable != "DoNotSchedule") {
+                "minDomains must be at least 1 and goes with DoNotSchedule"
+            } else if !seen.insert((&spread.topology_key, &spread.when_unsatisfiable)) {
+                "topologyKey and whenUnsatisfiable are those of another entry"
+            } else {
+                continue;
+            };
+            problems.push(format!("topologySpreadConstraints[{index}]: {what}"));
+        }
         problems
     }
 
@@ -107,15 +128,26 @@ impl RivvenClusterSpec {
         let Some(resources) = &self.resources else { return problems };
         for (list, quantities) in [("requests", &resources.requests), ("limits", &resources.limits)] {
             for (resource, quantity) in quantities.iter().flatten() {
-                if nanos(&quantity.0).is_none_or(|value| value < 0) {
+                let is_standard = is_standard_resource(resource);
+                if !(is_standard || resource.starts_with("hugepages-") || resource.contains('/') && is_label_key(resource)) {
+                    problems.push(format!("resources.{list}: {resource:?} is no resource of a container"));
+                }
+                let value = nanos(&quantity.0);
+                if !is_standard && value.is_some_and(|value| value % 1_000_000_000 != 0) {
+                    problems.push(format!("resources.{list}.{resource}: {:?} is not a whole number", quantity.0));
+                }
+                if value.is_none_or(|value| value < 0) {
                     problems.push(format!("resources.{list}.{resource}: {:?} is not a quantity; write one such as 500m or 2Gi", quantity.0));
                 }
             }
         }
         for (resource, request) in resources.requests.iter().flatten() {
             let limit = resources.limits.as_ref().and_then(|limits| limits.get(resource));
-            if limit.and_then(|limit| nanos(&limit.0)).zip(nanos(&request.0)).is_some_and(|(limit, request)| request > limit) {
+            let (limit, request) = (limit.and_then(|limit| nanos(&limit.0)), nanos(&request.0));
+            if limit.zip(request).is_some_and(|(limit, request)| request > limit) {
                 problems.push(format!("resources.requests.{resource}: is more than resources.limits.{resource}; lower it"));
+            } else if !is_standard_resource(resource) && limit != request {
+                problems.push(format!("resources.requests.{resource}: such a resource needs a limit that equals the request"));
             }
         }
         problems
@@ -135,6 +167,29 @@ impl RivvenClusterSpec {
         let field = |(asked, field): (bool, &str)| asked.then(|| format!("{field}: not supported by this release of the operator; take it out"));
         asked.into_iter().filter_map(field).collect()
     }
+}
+
+/// A resource of which a pod may get more than it asks for.
+fn is_standard_resource(resource: &str) -> bool {
+    matches!(resource, "cpu" | "memory" | "ephemeral-storage")
+}
+
+/// Kubernetes' rules for a toleration.
+fn toleration_problem(toleration: &Toleration) -> Option<&'static str> {
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let (key, operator, value, effect) =
+        (text(&toleration.key), text(&toleration.operator), text(&toleration.value), text(&toleration.effect));
+    let exists = operator == "Exists";
+    let rules = [
+        (matches!(operator.as_str(), "" | "Equal" | "Exists"), "operator is neither Equal nor Exists"),
+        (exists || !key.is_empty(), "without a key, operator must be Exists"),
+        (key.is_empty() || is_label_key(&key), "key is no name of a taint"),
+        (!exists || value.is_empty(), "with operator Exists there must be no value"),
+        (is_label_value(&value), "value is no value of a taint"),
+        (matches!(effect.as_str(), "" | "NoSchedule" | "PreferNoSchedule" | "NoExecute"), "effect is none of NoSchedule, PreferNoSchedule and NoExecute"),
+        (toleration.toleration_seconds.is_none() || effect == "NoExecute", "tolerationSeconds goes with effect NoExecute"),
+    ];
+    rules.into_iter().find(|(holds, _)| !holds).map(|(_, problem)| problem)
 }
 
 /// Kubernetes' rule for the value of a label, and for the name in its key.

@@ -135,7 +135,30 @@ pub fn cluster_spec() -> BoxedStrategy<Value> {
         ("nodeSelector", labels()),
         ("podLabels", labels()),
         ("podAnnotations", labels()),
-        ("tolerations", list(object(vec![("key", text()), ("operator", words(&["Exists", "Equal"]))]))),
+        (
+            "tolerations",
+            list(object(vec![
+                ("key", words(&["a", "a/b", "", "a b"])),
+                ("operator", words(&["Exists", "Equal", "Has"])),
+                ("value", text()),
+                ("effect", words(&["NoSchedule", "NoExecute", "Never"])),
+                ("tolerationSeconds", number()),
+            ])),
+        ),
+        (
+            "topologySpreadConstraints",
+            list(
+                (number(), words(&["a", "b", "a b"]), words(&["DoNotSchedule", "ScheduleAnyway", "Hope"]), proptest::option::of(number()))
+                    .prop_map(|(skew, key, when, domains)| {
+                        let mut spread = json!({ "maxSkew": skew, "topologyKey": key, "whenUnsatisfiable": when });
+                        if let Some(domains) = domains {
+                            spread["minDomains"] = domains;
+                        }
+                        spread
+                    })
+                    .boxed(),
+            ),
+        ),
         ("env", list(object(vec![("name", prop_oneof![text(), words(&["RIVVEN_MODE", "A=B"])].boxed()), ("value", text())]))),
         ("terminationGracePeriodSeconds", number()),
         ("securityContext", object(vec![("runAsUser", number()), ("fsGroup", number())])),

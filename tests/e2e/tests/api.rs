@@ -239,6 +239,8 @@ fn wrong_clusters() -> Vec<(&'static str, Value, Stopped)> {
         ("nodeSelector", json!({ "a/b/c": "d" }), ByOperator("nodeSelector")),
         ("resources", json!({ "requests": { "cpu": "much" } }), ByOperator("resources.requests.cpu")),
         ("resources", json!({ "requests": { "cpu": "2" }, "limits": { "cpu": "1" } }), ByOperator("resources.requests.cpu")),
+        ("resources", json!({ "requests": { "gpu": "1" } }), ByOperator("resources.requests: \"gpu\"")),
+        ("resources", json!({ "requests": { "a.b/gpu": "1" } }), ByOperator("resources.requests.a.b/gpu")),
         ("env", json!([{ "name": "RIVVEN_MODE", "value": "x" }]), ByOperator("RIVVEN_MODE")),
         ("env", json!([{ "name": "A", "value": "x" }, { "name": "A", "value": "y" }]), ByServer("spec.env[1]")),
         ("env", json!([{ "name": "A=B" }]), ByOperator("env: \"A=B\"")),
@@ -253,6 +255,18 @@ fn wrong_clusters() -> Vec<(&'static str, Value, Stopped)> {
         ("allowedNamespaces", json!(["a", ""]), ByServer("spec.allowedNamespaces[1]")),
         ("allowedNamespaces", json!(["a.*"]), ByServer("spec.allowedNamespaces[0]")),
         ("networkPolicy.monitoringFrom", json!(["x".repeat(64)]), ByServer("spec.networkPolicy.monitoringFrom[0]")),
+        ("tolerations", json!([{ "operator": "Equal" }]), ByOperator("tolerations[0]")),
+        ("tolerations", json!([{ "key": "a", "operator": "Has" }]), ByOperator("tolerations[0]")),
+        (
+            "topologySpreadConstraints",
+            json!([{ "maxSkew": 0, "topologyKey": "a", "whenUnsatisfiable": "DoNotSchedule" }]),
+            ByOperator("topologySpreadConstraints[0]"),
+        ),
+        (
+            "topologySpreadConstraints",
+            json!([{ "maxSkew": 2_147_483_648_u64, "topologyKey": "a", "whenUnsatisfiable": "DoNotSchedule" }]),
+            ByServer("spec.topologySpreadConstraints[0].maxSkew"),
+        ),
         ("tolerations", json!(vec![json!({ "operator": "Exists" }); 33]), ByServer("spec.tolerations")),
     ]
 }
@@ -430,7 +444,7 @@ fn values(strategy: &BoxedStrategy<Value>, count: usize) -> Vec<Value> {
 }
 
 /// Fields of which only the operator can tell what is wrong with them.
-const TOLD_BY_OPERATOR: [&str; 10] = [
+const TOLD_BY_OPERATOR: [&str; 12] = [
     "storage.size",
     "metrics.port",
     "podLabels",
@@ -438,6 +452,8 @@ const TOLD_BY_OPERATOR: [&str; 10] = [
     "nodeSelector",
     "env",
     "resources",
+    "tolerations",
+    "topologySpreadConstraints",
     // The object's own name is the topic's, where the spec names none.
     "topicName",
     "annotation",
@@ -449,7 +465,7 @@ async fn generated_clusters_get_one_verdict() {
     let place = Place::new("clusters").await;
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     let mut failed = Vec::new();
-    for spec in values(&generate::few(generate::cluster_spec(), 3), 300) {
+    for spec in values(&generate::few(generate::cluster_spec(), 3), 600) {
         let sent = object("RivvenCluster", &spec);
         let read = serde_json::from_value::<RivvenCluster>(sent.clone());
         match place.create(&sent).await {

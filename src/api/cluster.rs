@@ -17,6 +17,7 @@ use super::status::RivvenClusterStatus;
     group = "rivven.io",
     version = "v1alpha1",
     kind = "RivvenCluster",
+    doc = "A cluster of Rivven brokers.",
     namespaced,
     status = "RivvenClusterStatus",
     shortname = "rivc",
@@ -34,6 +35,7 @@ use super::status::RivvenClusterStatus;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason", priority = "1"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = "1"),
+    validation = Rule::new("!self.metadata.name.contains('.')").message("metadata.name must have no dot: no Service name may have one"),
     validation = Rule::new("self.metadata.name.size() <= 45").message("metadata.name must have at most 45 characters: the names of pods and services are made from it")
 )]
 #[serde(rename_all = "camelCase")]
@@ -51,7 +53,7 @@ pub struct RivvenClusterSpec {
     pub version: String,
     /// Image without tag.
     #[serde(default = "image")]
-    #[schemars(length(min = 1, max = 255))]
+    #[schemars(length(min = 1, max = 255), regex(pattern = "^[a-zA-Z0-9][a-zA-Z0-9._:/-]*$"))]
     pub image: String,
     /// When the image is pulled. Default: the cluster's own rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,7 +97,7 @@ pub struct RivvenClusterSpec {
     pub node_selector: BTreeMap<String, String>,
     /// Priority class of the brokers' pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))]
     pub priority_class_name: Option<String>,
     /// Annotations of the brokers' pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -107,7 +109,7 @@ pub struct RivvenClusterSpec {
     pub pod_labels: BTreeMap<String, String>,
     /// Service account of the brokers. Its token is not mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))]
     pub service_account_name: Option<String>,
     /// Environment variables beside the operator's own. A name that the operator sets itself is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -130,7 +132,7 @@ pub struct RivvenClusterSpec {
     pub maintenance_windows: Vec<MaintenanceWindow>,
     /// Namespaces whose topics and connects may refer to this cluster, beside its own. `*` is every namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), inner(length(min = 1, max = 63)))]
+    #[schemars(length(max = 256), inner(length(min = 1, max = 63), regex(pattern = r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$")))]
     pub allowed_namespaces: Vec<String>,
     /// Who may reach the brokers.
     #[serde(default)]
@@ -165,7 +167,7 @@ pub struct StorageSpec {
     pub size: String,
     /// Storage class. Empty: the default class.
     #[serde(default)]
-    #[schemars(length(max = 253))]
+    #[schemars(length(max = 253), regex(pattern = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$"))]
     pub storage_class_name: String,
     /// What becomes of the volumes when the cluster is deleted. Only volumes that are proven to be the cluster's are
     /// ever deleted.
@@ -189,6 +191,9 @@ pub enum ReclaimPolicy {
 /// Configuration of the brokers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.minInsyncReplicas) || !has(self.defaultReplicationFactor) || self.minInsyncReplicas <= self.defaultReplicationFactor").message("config.minInsyncReplicas must not be greater than config.defaultReplicationFactor: no write could ever succeed")
+)]
 pub struct BrokerConfig {
     /// Partitions of a topic that is created without a number.
     #[serde(default = "default_partitions")]
@@ -208,11 +213,11 @@ pub struct BrokerConfig {
     pub log_retention_hours: u32,
     /// How many bytes of a partition are kept, where a topic does not say; -1 is no limit.
     #[serde(default = "log_retention_bytes")]
-    #[schemars(range(min = -1))]
+    #[schemars(range(min = -1, max = 9_007_199_254_740_991_i64))]
     pub log_retention_bytes: i64,
     /// Size of a segment file in bytes.
     #[serde(default = "log_segment_bytes")]
-    #[schemars(range(min = 1024))]
+    #[schemars(range(min = 1024, max = 9_007_199_254_740_991_i64))]
     pub log_segment_bytes: i64,
     /// Largest request in bytes. The protocol's own limit is 10 MiB.
     #[serde(default = "max_request_bytes")]
@@ -224,7 +229,7 @@ pub struct BrokerConfig {
     pub idle_timeout_seconds: u32,
     /// Connections of one client address.
     #[serde(default = "max_connections_per_ip")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub max_connections_per_ip: u32,
     /// Log filter of the brokers, as in `RUST_LOG`.
     #[serde(default = "log_level")]
@@ -254,11 +259,11 @@ pub struct MaintenanceWindow {
 pub struct SecurityContextSpec {
     /// User id. Never root.
     #[serde(default = "user")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 2_147_483_647))]
     pub run_as_user: i64,
     /// Group id that owns the volume.
     #[serde(default = "user")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 2_147_483_647))]
     pub fs_group: i64,
 }
 
@@ -272,7 +277,7 @@ pub struct NetworkPolicySpec {
     pub enabled: bool,
     /// Namespaces, by name, from which Prometheus scrapes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 63)))]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")))]
     pub monitoring_from: Vec<String>,
 }
 

@@ -17,6 +17,7 @@ use super::security::TlsSpec;
     group = "rivven.io",
     version = "v1alpha1",
     kind = "RivvenConnect",
+    doc = "Connectors between a RivvenCluster and other systems, and the workers that run them.",
     namespaced,
     status = "RivvenConnectStatus",
     shortname = "rivk",
@@ -34,6 +35,7 @@ use super::security::TlsSpec;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason", priority = "1"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = "1"),
+    validation = Rule::new("!self.metadata.name.contains('.')").message("metadata.name must have no dot: no Service name may have one"),
     validation = Rule::new("self.metadata.name.size() <= 42").message("metadata.name must have at most 42 characters: the names of pods and services are made from it")
 )]
 #[serde(rename_all = "camelCase")]
@@ -50,7 +52,7 @@ pub struct RivvenConnectSpec {
     pub version: String,
     /// Image without tag.
     #[serde(default = "image")]
-    #[schemars(length(min = 1, max = 255))]
+    #[schemars(length(min = 1, max = 255), regex(pattern = "^[a-zA-Z0-9][a-zA-Z0-9._:/-]*$"))]
     pub image: String,
     /// Secrets for the registry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -195,7 +195,7 @@ pub struct PostgresCdc {
 pub struct MysqlCdc {
     /// Server id of the replica that the connector pretends to be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 4_294_967_295_i64))]
     pub server_id: Option<u32>,
     /// Whether existing rows are read first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -231,7 +231,7 @@ pub struct HttpSource {
     pub url: String,
     /// Milliseconds between polls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 4_294_967_295_i64))]
     pub poll_interval_ms: Option<u32>,
 }
 
@@ -245,14 +245,15 @@ pub struct Datagen {
     pub pattern: Option<String>,
     /// Records a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 4_294_967_295_i64))]
     pub events_per_second: Option<u32>,
     /// How many records in all. Without it, it never ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 9_007_199_254_740_991_i64))]
     pub max_events: Option<u64>,
     /// Seed of the generator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub seed: Option<u64>,
 }
 
@@ -354,9 +355,11 @@ pub enum StartOffset {
 pub struct RateLimit {
     /// Records a second; 0 is no limit.
     #[serde(default = "no_limit")]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub events_per_second: u64,
     /// How many may come at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
     pub burst_capacity: Option<u64>,
 }
 

@@ -1,13 +1,49 @@
 //! The CRDs as YAML. The files in `deploy/` and `charts/` are these, generated and checked.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use std::collections::BTreeMap;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use kube::CustomResourceExt;
 
 use super::{RivvenCluster, RivvenConnect, RivvenTopic};
 
 /// Every CRD.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    vec![RivvenCluster::crd(), RivvenConnect::crd(), RivvenTopic::crd()]
+    let mut crds = vec![RivvenCluster::crd(), RivvenConnect::crd(), RivvenTopic::crd()];
+    for version in crds.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
+        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            bound(schema);
+        }
+    }
+    crds
+}
+
+/// Says in bounds what a format only hints at: the API server takes any number for an `int32`, and what it takes must be
+/// readable.
+fn bound(schema: &mut JSONSchemaProps) {
+    // The largest number that every JSON reader reads alike.
+    let most = 9_007_199_254_740_991.0;
+    let bounds = match schema.format.as_deref() {
+        Some("int32") => Some((f64::from(i32::MIN), f64::from(i32::MAX))),
+        Some("uint16") => Some((0.0, f64::from(u16::MAX))),
+        Some("uint32") => Some((0.0, f64::from(u32::MAX))),
+        Some("int64") => Some((-most, most)),
+        Some("uint64") => Some((0.0, most)),
+        _ => None,
+    };
+    if let Some((minimum, maximum)) = bounds {
+        schema.minimum.get_or_insert(minimum);
+        schema.maximum.get_or_insert(maximum);
+    }
+    schema.properties.iter_mut().flat_map(BTreeMap::values_mut).for_each(bound);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        bound(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        bound(values);
+    }
 }
 
 /// Name of the file that holds a CRD: `rivven.io_rivvenclusters.yaml`.

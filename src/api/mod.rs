@@ -5,6 +5,7 @@ pub mod common;
 pub mod connect;
 pub mod connectors;
 mod crd;
+pub mod quantity;
 pub mod security;
 pub mod status;
 pub mod topic;

@@ -15,6 +15,7 @@ use super::common::{BlockedBy, ClusterRef, Phase, defaults, is_false};
     group = "rivven.io",
     version = "v1alpha1",
     kind = "RivvenTopic",
+    doc = "A topic of a RivvenCluster.",
     namespaced,
     status = "RivvenTopicStatus",
     shortname = "rivt",
@@ -73,15 +74,15 @@ pub struct RivvenTopicSpec {
 pub struct TopicConfig {
     /// How long records are kept, in milliseconds; -1 is for ever.
     #[serde(default = "retention_ms")]
-    #[schemars(range(min = -1))]
+    #[schemars(range(min = -1, max = 9_007_199_254_740_991_i64))]
     pub retention_ms: i64,
     /// How many bytes of a partition are kept; -1 is no limit.
     #[serde(default = "retention_bytes")]
-    #[schemars(range(min = -1))]
+    #[schemars(range(min = -1, max = 9_007_199_254_740_991_i64))]
     pub retention_bytes: i64,
     /// Size of a segment file in bytes.
     #[serde(default = "segment_bytes")]
-    #[schemars(range(min = 1024))]
+    #[schemars(range(min = 1024, max = 9_007_199_254_740_991_i64))]
     pub segment_bytes: i64,
     /// What happens to old records.
     #[serde(default)]
@@ -95,7 +96,7 @@ pub struct TopicConfig {
     pub min_insync_replicas: i32,
     /// Largest record batch in bytes.
     #[serde(default = "max_message_bytes")]
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 9_007_199_254_740_991_i64))]
     pub max_message_bytes: i64,
 }
 

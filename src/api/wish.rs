@@ -1,17 +1,21 @@
 //! A spec as the plain values that decisions need, with what is wrong with it by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::api::core::v1::Toleration;
+use kube::ResourceExt;
 use rivven_fsm::{cluster, topic};
 use serde_json::Value;
 
+use super::quantity::{bytes, nanos};
+use super::security::AuthMechanism;
 use super::{RivvenClusterSpec, RivvenTopic};
 use crate::broker::topic_config;
-use crate::observe::pod::bytes;
-use kube::ResourceExt;
 
 /// Environment variables that the operator sets itself.
 const RESERVED_ENV: &str = "RIVVEN_";
+/// Prefix of the labels that are the operator's own.
+const RESERVED_LABELS: &str = "rivven.io/";
 /// The longest name for which every derived name fits: `rivven-{name}-{hash}` in a label of 63 characters.
 const CLUSTER_NAME_LIMIT: usize = 45;
 
@@ -25,9 +29,12 @@ impl RivvenClusterSpec {
         if name.contains('.') {
             problems.push("metadata.name: has a dot, which no Service name may have; create the cluster under another name".to_owned());
         }
+        if !(1..=99).contains(&self.replicas) {
+            problems.push(format!("replicas: {} is not between 1 and 99", self.replicas));
+        }
         let storage_bytes = match bytes(&self.storage.size) {
             Some(0) | None => {
-                problems.push(format!("storage.size: {:?} is not a size; write one such as 10Gi", self.storage.size));
+                problems.push(format!("storage.size: {:?} is not a size that a volume can have; write one such as 10Gi", self.storage.size));
                 0
             }
             Some(bytes) => bytes,
@@ -44,6 +51,11 @@ impl RivvenClusterSpec {
                 self.config.min_insync_replicas, self.config.default_replication_factor
             ));
         }
+        if self.tls.enabled && self.tls.cert_secret_name.is_none() && self.tls.issuer_ref.is_none() {
+            problems.push("tls.enabled: needs tls.certSecretName or tls.issuerRef".to_owned());
+        }
+        problems.extend(self.auth_problems());
+        problems.extend(self.pod_problems(name));
         for variable in self.env.iter().filter(|variable| variable.name.starts_with(RESERVED_ENV)) {
             problems.push(format!("env: {} is set by the operator; take it out", variable.name));
         }
@@ -62,6 +74,85 @@ impl RivvenClusterSpec {
         }
     }
 
+    /// What the schema's rules on `auth` say too; they take a null for a value.
+    fn auth_problems(&self) -> Vec<String> {
+        let auth = &self.auth;
+        let lacks = [
+            (auth.enabled && auth.mechanism.is_none(), "auth.enabled: needs auth.mechanism"),
+            (auth.mechanism == Some(AuthMechanism::Scram) && auth.scram_secret_name.is_none(), "auth.mechanism: scram needs auth.scramSecretName"),
+            (auth.mechanism == Some(AuthMechanism::Token) && auth.token_secret_name.is_none(), "auth.mechanism: token needs auth.tokenSecretName"),
+        ];
+        lacks.into_iter().filter(|(lacks, _)| *lacks).map(|(_, problem)| problem.to_owned()).collect()
+    }
+
+    /// What Kubernetes would refuse of the pods, and no schema can say.
+    fn pod_problems(&self, cluster: &str) -> Vec<String> {
+        let mut problems = Vec::new();
+        let own = crate::render::names::labels(cluster);
+        for (field, map) in [("podLabels", &self.pod_labels), ("nodeSelector", &self.node_selector)] {
+            problems.extend(map.keys().filter(|key| !is_label_key(key)).map(|key| format!("{field}: {key:?} is no name of a label")));
+            let values = map.iter().filter(|(_, value)| !is_label_value(value));
+            problems.extend(values.map(|(key, value)| format!("{field}: {value:?}, the value of {key}, is no value of a label")));
+        }
+        problems.extend(self.pod_annotations.keys().filter(|key| !is_label_key(key)).map(|key| format!("podAnnotations: {key:?} is no name of an annotation")));
+        let reserved = self.pod_labels.keys().filter(|key| own.contains_key(*key) || key.starts_with(RESERVED_LABELS));
+        problems.extend(reserved.map(|key| format!("podLabels: {key} is set by the operator; take it out")));
+        let is_variable = |name: &str| !name.is_empty() && name.chars().all(|c| (' '..='~').contains(&c) && c != '=');
+        problems.extend(self.env.iter().filter(|v| !is_variable(&v.name)).map(|v| format!("env: {:?} is no name of a variable", v.name)));
+        problems.extend(self.resource_problems());
+        problems.extend(self.tolerations.iter().enumerate().filter_map(|(index, toleration)| {
+            toleration_problem(toleration).map(|problem| format!("tolerations[{index}]: {problem}"))
+        }));
+        let mut seen = BTreeSet::new();
+        for (index, spread) in self.topology_spread_constraints.iter().enumerate() {
+            let what = if spread.max_skew < 1 {
+                "maxSkew must be at least 1"
+            } else if spread.topology_key.is_empty() || !is_label_key(&spread.topology_key) {
+                "topologyKey is no name of a label"
+            } else if !matches!(spread.when_unsatisfiable.as_str(), "DoNotSchedule" | "ScheduleAnyway") {
+                "whenUnsatisfiable is neither DoNotSchedule nor ScheduleAnyway"
+            } else if spread.min_domains.is_some_and(|min| min < 1 || spread.when_unsatisfiable != "DoNotSchedule") {
+                "minDomains must be at least 1 and goes with DoNotSchedule"
+            } else if !seen.insert((&spread.topology_key, &spread.when_unsatisfiable)) {
+                "topologyKey and whenUnsatisfiable are those of another entry"
+            } else {
+                continue;
+            };
+            problems.push(format!("topologySpreadConstraints[{index}]: {what}"));
+        }
+        problems
+    }
+
+    fn resource_problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let Some(resources) = &self.resources else { return problems };
+        for (list, quantities) in [("requests", &resources.requests), ("limits", &resources.limits)] {
+            for (resource, quantity) in quantities.iter().flatten() {
+                let is_standard = is_standard_resource(resource);
+                if !(is_standard || resource.starts_with("hugepages-") || resource.contains('/') && is_label_key(resource)) {
+                    problems.push(format!("resources.{list}: {resource:?} is no resource of a container"));
+                }
+                let value = nanos(&quantity.0);
+                if !is_standard && value.is_some_and(|value| value % 1_000_000_000 != 0) {
+                    problems.push(format!("resources.{list}.{resource}: {:?} is not a whole number", quantity.0));
+                }
+                if value.is_none_or(|value| value < 0) {
+                    problems.push(format!("resources.{list}.{resource}: {:?} is not a quantity; write one such as 500m or 2Gi", quantity.0));
+                }
+            }
+        }
+        for (resource, request) in resources.requests.iter().flatten() {
+            let limit = resources.limits.as_ref().and_then(|limits| limits.get(resource));
+            let (limit, request) = (limit.and_then(|limit| nanos(&limit.0)), nanos(&request.0));
+            if limit.zip(request).is_some_and(|(limit, request)| request > limit) {
+                problems.push(format!("resources.requests.{resource}: is more than resources.limits.{resource}; lower it"));
+            } else if !is_standard_resource(resource) && limit != request {
+                problems.push(format!("resources.requests.{resource}: such a resource needs a limit that equals the request"));
+            }
+        }
+        problems
+    }
+
     /// What is asked for that this release of the operator does not do yet.
     fn unsupported(&self) -> Vec<String> {
         let asked = [
@@ -70,10 +161,50 @@ impl RivvenClusterSpec {
             (self.ingress.is_some(), "ingress"),
             (self.metrics.service_monitor, "metrics.serviceMonitor"),
             (self.rebalance, "rebalance"),
+            (self.tls.issuer_ref.is_some(), "tls.issuerRef"),
+            (self.auth.rbac.enabled, "auth.rbac"),
         ];
         let field = |(asked, field): (bool, &str)| asked.then(|| format!("{field}: not supported by this release of the operator; take it out"));
         asked.into_iter().filter_map(field).collect()
     }
+}
+
+/// A resource of which a pod may get more than it asks for.
+fn is_standard_resource(resource: &str) -> bool {
+    matches!(resource, "cpu" | "memory" | "ephemeral-storage")
+}
+
+/// Kubernetes' rules for a toleration.
+fn toleration_problem(toleration: &Toleration) -> Option<&'static str> {
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    let (key, operator, value, effect) =
+        (text(&toleration.key), text(&toleration.operator), text(&toleration.value), text(&toleration.effect));
+    let exists = operator == "Exists";
+    let rules = [
+        (matches!(operator.as_str(), "" | "Equal" | "Exists"), "operator is neither Equal nor Exists"),
+        (exists || !key.is_empty(), "without a key, operator must be Exists"),
+        (key.is_empty() || is_label_key(&key), "key is no name of a taint"),
+        (!exists || value.is_empty(), "with operator Exists there must be no value"),
+        (is_label_value(&value), "value is no value of a taint"),
+        (matches!(effect.as_str(), "" | "NoSchedule" | "PreferNoSchedule" | "NoExecute"), "effect is none of NoSchedule, PreferNoSchedule and NoExecute"),
+        (toleration.toleration_seconds.is_none() || effect == "NoExecute", "tolerationSeconds goes with effect NoExecute"),
+    ];
+    rules.into_iter().find(|(holds, _)| !holds).map(|(_, problem)| problem)
+}
+
+/// Kubernetes' rule for the value of a label, and for the name in its key.
+fn is_label_value(text: &str) -> bool {
+    let (inner, edge) = (|c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'), |c: char| c.is_ascii_alphanumeric());
+    text.is_empty() || (text.len() <= 63 && text.chars().all(inner) && text.starts_with(edge) && text.ends_with(edge))
+}
+
+fn is_label_key(key: &str) -> bool {
+    let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    let is_part = |part: &str| {
+        let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        part.starts_with(edge) && part.ends_with(edge) && part.chars().all(|c| edge(c) || c == '-')
+    };
+    !name.is_empty() && is_label_value(name) && prefix.is_none_or(|prefix| prefix.len() <= 253 && prefix.split('.').all(is_part))
 }
 
 impl RivvenTopic {
@@ -89,6 +220,12 @@ impl RivvenTopic {
         let mut problems = Vec::new();
         if let Err(problem) = topic_config::check_name(&topic) {
             problems.push(format!("topicName: {problem}"));
+        }
+        if !(1..=1000).contains(&spec.partitions) {
+            problems.push(format!("partitions: {} is not between 1 and 1000", spec.partitions));
+        }
+        if !(1..=99).contains(&spec.replication_factor) {
+            problems.push(format!("replicationFactor: {} is not between 1 and 99", spec.replication_factor));
         }
         if u32::try_from(spec.config.min_insync_replicas).is_ok_and(|min| min > spec.replication_factor) {
             problems.push(format!(

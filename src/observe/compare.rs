@@ -4,9 +4,10 @@
 //! wanted no more (a subset comparison cannot see it); the subset comparison shows what somebody else changed (a hash
 //! cannot see it).
 
-use kube_quantity::ParsedQuantity;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+use crate::api::quantity::nanos;
 
 /// Annotation that carries the hash of the object as it was wanted when it was last written.
 pub const DESIRED_HASH: &str = "rivven.io/desired-hash";
@@ -57,10 +58,7 @@ fn holds_quantities(key: &str) -> bool {
 }
 
 fn same_quantity(desired: &str, live: &str) -> bool {
-    match (ParsedQuantity::try_from(desired), ParsedQuantity::try_from(live)) {
-        (Ok(desired), Ok(live)) => desired == live,
-        _ => false,
-    }
+    nanos(desired).is_some_and(|desired| nanos(live) == Some(desired))
 }
 
 #[cfg(test)]

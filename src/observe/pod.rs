@@ -4,10 +4,10 @@ use chrono::{DateTime, Utc};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, PersistentVolumeClaim, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use kube_quantity::ParsedQuantity;
 use rivven_fsm::cluster as fsm;
 
 use super::redact::last_words;
+use crate::api::quantity::bytes;
 use crate::render::names;
 
 /// The facts of a broker's pod.
@@ -84,11 +84,6 @@ pub fn claim(claim: &PersistentVolumeClaim, cluster_uid: &str) -> fsm::Claim {
         requested: requested.and_then(|r| r.get("storage")).and_then(|q| bytes(&q.0)).unwrap_or(0),
         capacity: capacity.and_then(|r| r.get("storage")).and_then(|q| bytes(&q.0)),
     }
-}
-
-/// A quantity in bytes.
-pub fn bytes(quantity: &str) -> Option<u64> {
-    ParsedQuantity::try_from(quantity).ok()?.to_bytes_u64()
 }
 
 /// Kubernetes' time as ours.

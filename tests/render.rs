@@ -1,0 +1,52 @@
+//! The rendered objects, as snapshots that a reviewer can read. A change of the pod template restarts every broker of
+//! everybody who upgrades the operator: it shows here.
+
+use rivven_operator::api::RivvenClusterSpec;
+use rivven_operator::broker::capabilities;
+use rivven_operator::render::{Input, cluster};
+use serde_json::json;
+
+fn rendered(spec: serde_json::Value) -> Vec<serde_json::Value> {
+    let spec: RivvenClusterSpec = serde_json::from_value(spec).unwrap();
+    let capabilities = capabilities(&spec.version);
+    let input = Input { name: "x", namespace: "ns", uid: "uid-1", spec: &spec, capabilities, domain: "cluster.local" };
+    cluster(&input).into_values().collect()
+}
+
+#[test]
+fn a_released_broker_with_defaults() {
+    insta::assert_yaml_snapshot!(rendered(json!({ "replicas": 1, "version": "0.0.22" })));
+}
+
+#[test]
+fn every_placement_and_resource_field_reaches_the_pod() {
+    insta::assert_yaml_snapshot!(rendered(json!({
+        "replicas": 1,
+        "version": "0.0.22",
+        "image": "registry.example/rivven",
+        "imagePullPolicy": "Always",
+        "imagePullSecrets": [{ "name": "pull" }],
+        "storage": { "size": "5Gi", "storageClassName": "fast" },
+        "resources": { "requests": { "cpu": "1" }, "limits": { "memory": "2Gi" } },
+        "config": { "defaultPartitions": 7, "logSegmentBytes": 1_048_576, "logLevel": "debug" },
+        "metrics": { "enabled": false },
+        "tolerations": [{ "key": "k", "operator": "Exists" }],
+        "nodeSelector": { "disk": "ssd" },
+        "topologySpreadConstraints": [{ "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule" }],
+        "affinity": { "nodeAffinity": {} },
+        "priorityClassName": "high",
+        "podAnnotations": { "a": "1" },
+        "podLabels": { "team": "orders", "app.kubernetes.io/name": "forged" },
+        "serviceAccountName": "sa",
+        "env": [{ "name": "TZ", "value": "UTC" }],
+        "terminationGracePeriodSeconds": 90,
+        "securityContext": { "runAsUser": 1000, "fsGroup": 1000 },
+        "networkPolicy": { "enabled": true, "monitoringFrom": ["monitoring"] },
+    })));
+}
+
+#[test]
+fn rendering_is_the_same_each_time() {
+    let spec = json!({ "replicas": 1, "version": "0.0.22" });
+    assert_eq!(rendered(spec.clone()), rendered(spec));
+}

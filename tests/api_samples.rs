@@ -28,9 +28,15 @@ fn through_the_type(object: &Value) -> Result<Value, String> {
     let text = object.to_string();
     let problem = |error: serde_json::Error| error.to_string();
     match object["kind"].as_str() {
-        Some("RivvenCluster") => serde_json::from_str::<RivvenCluster>(&text).and_then(serde_json::to_value).map_err(problem),
-        Some("RivvenConnect") => serde_json::from_str::<RivvenConnect>(&text).and_then(serde_json::to_value).map_err(problem),
-        Some("RivvenTopic") => serde_json::from_str::<RivvenTopic>(&text).and_then(serde_json::to_value).map_err(problem),
+        Some("RivvenCluster") => {
+            serde_json::from_str::<RivvenCluster>(&text).and_then(serde_json::to_value).map_err(problem)
+        }
+        Some("RivvenConnect") => {
+            serde_json::from_str::<RivvenConnect>(&text).and_then(serde_json::to_value).map_err(problem)
+        }
+        Some("RivvenTopic") => {
+            serde_json::from_str::<RivvenTopic>(&text).and_then(serde_json::to_value).map_err(problem)
+        }
         kind => Err(format!("no such kind: {kind:?}")),
     }
 }
@@ -50,9 +56,12 @@ fn lost(part: &Value, whole: &Value, at: &str) -> Vec<String> {
                 }
             })
             .collect(),
-        (Value::Array(part), Value::Array(whole)) if part.len() == whole.len() => {
-            part.iter().zip(whole).enumerate().flat_map(|(index, (part, whole))| lost(part, whole, &format!("{at}[{index}]"))).collect()
-        }
+        (Value::Array(part), Value::Array(whole)) if part.len() == whole.len() => part
+            .iter()
+            .zip(whole)
+            .enumerate()
+            .flat_map(|(index, (part, whole))| lost(part, whole, &format!("{at}[{index}]")))
+            .collect(),
         _ if part == whole => Vec::new(),
         _ => vec![format!("{at} was {part} and is {whole}")],
     }

@@ -116,10 +116,14 @@ fn rules_have_messages_and_their_lists_have_an_end() {
             assert!(rule["message"].as_str().is_some_and(|message| message.len() > 10), "{path}: {text}");
             // Whatever a rule may walk over.
             walk(&node, &path, false, &mut |below, list, inside| {
-                let named = below.rsplit('.').next().is_some_and(|name| text.contains(name.trim_end_matches(['[', ']'])));
+                let named =
+                    below.rsplit('.').next().is_some_and(|name| text.contains(name.trim_end_matches(['[', ']'])));
                 let written = below.contains(".spec") && !inside && !KUBERNETES.iter().any(|name| below.contains(name));
                 if list["type"] == "array" && (named || written) {
-                    assert!(list.get("maxItems").is_some(), "{below}, under the rule {text:?} of {path}, has no maxItems");
+                    assert!(
+                        list.get("maxItems").is_some(),
+                        "{below}, under the rule {text:?} of {path}, has no maxItems"
+                    );
                 }
             });
         }
@@ -172,9 +176,15 @@ fn least(schema: &Value) -> Value {
 fn most(schema: &Value) -> Value {
     match schema["type"].as_str() {
         Some("object") if schema["properties"].is_object() => {
-            let fields = schema["properties"].as_object().unwrap().iter().filter(|(name, _)| !KUBERNETES.contains(&name.as_str()));
+            let fields = schema["properties"]
+                .as_object()
+                .unwrap()
+                .iter()
+                .filter(|(name, _)| !KUBERNETES.contains(&name.as_str()));
             fields
-                .filter(|(_, child)| child.get("default").is_none() || child["type"] == "object" || child["type"] == "array")
+                .filter(|(_, child)| {
+                    child.get("default").is_none() || child["type"] == "object" || child["type"] == "array"
+                })
                 .map(|(name, child)| (name.clone(), most(child)))
                 .collect::<Map<_, _>>()
                 .into()
@@ -189,7 +199,9 @@ fn check_defaults<T: DeserializeOwned + Serialize + PartialEq + Debug>(kind: &st
     for given in [least(spec), most(spec)] {
         let by_server = defaulted(spec, given.clone());
         let object = |spec: &Value| json!({ "apiVersion": "rivven.io/v1alpha1", "kind": kind, "metadata": { "name": "x" }, "spec": spec });
-        let read = |spec: &Value| serde_json::from_value::<T>(object(spec)).unwrap_or_else(|error| panic!("{kind}: {error}: {spec}"));
+        let read = |spec: &Value| {
+            serde_json::from_value::<T>(object(spec)).unwrap_or_else(|error| panic!("{kind}: {error}: {spec}"))
+        };
         let (by_server, by_type) = (read(&by_server), read(&given));
         assert_eq!(by_server, by_type, "{kind}: the schema's defaults are not the type's");
     }

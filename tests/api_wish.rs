@@ -43,7 +43,12 @@ impl Counts {
 #[test]
 fn any_cluster_comes_through() {
     let counts = Counts::default();
-    let inputs = (cluster_spec(), text(), proptest::option::of(prop_oneof![any::<String>(), Just("tls=true,clustering=true".to_owned())]), any::<bool>());
+    let inputs = (
+        cluster_spec(),
+        text(),
+        proptest::option::of(prop_oneof![any::<String>(), Just("tls=true,clustering=true".to_owned())]),
+        any::<bool>(),
+    );
     runner(3000)
         .run(&inputs, |(json, name, annotation, accepted_before)| {
             counts.add("generated");
@@ -79,7 +84,14 @@ fn any_cluster_comes_through() {
                 cluster::Admission::Refused(_) => "refused",
             });
             let replicas = spec.replicas;
-            let input = render::Input { name: &name, namespace: "n", uid: "u", spec: &spec, capabilities, domain: "cluster.local" };
+            let input = render::Input {
+                name: &name,
+                namespace: "n",
+                uid: "u",
+                spec: &spec,
+                capabilities,
+                domain: "cluster.local",
+            };
             let objects = render::cluster(&input);
             prop_assert_eq!(objects.len(), cluster::Object::ALL.len());
             let again = render::cluster(&input);
@@ -92,7 +104,11 @@ fn any_cluster_comes_through() {
                 paused: spec.paused,
                 adopt_volumes: false,
                 admission,
-                objects: if refused { Vec::new() } else { objects.into_keys().map(|object| (object, cluster::Presence::Missing)).collect() },
+                objects: if refused {
+                    Vec::new()
+                } else {
+                    objects.into_keys().map(|object| (object, cluster::Presence::Missing)).collect()
+                },
                 stateful_set: None,
                 brokers: Vec::new(),
                 replicas,
@@ -178,13 +194,15 @@ fn quantities_are_exact() {
     let suffix = select(vec!["", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"]);
     runner(20_000)
         .run(&("[0-9]{1,15}", "[0-9]{0,4}", suffix), |(whole, fraction, suffix)| {
-            let quantity = if fraction.is_empty() { format!("{whole}{suffix}") } else { format!("{whole}.{fraction}{suffix}") };
+            let quantity =
+                if fraction.is_empty() { format!("{whole}{suffix}") } else { format!("{whole}.{fraction}{suffix}") };
             let is = exact(&whole, &fraction, suffix);
             let countable = i64::try_from(is).ok().map(i64::unsigned_abs);
             prop_assert_eq!(bytes(&quantity), countable, "{}", quantity);
             counts.add(if countable.is_some() { "counted" } else { "too many to count" });
             // The wish says the same, or names the field.
-            let spec: RivvenClusterSpec = serde_json::from_value(json!({ "replicas": 1, "storage": { "size": quantity } })).unwrap();
+            let spec: RivvenClusterSpec =
+                serde_json::from_value(json!({ "replicas": 1, "storage": { "size": quantity } })).unwrap();
             let wish = spec.wish("a");
             match countable.filter(|bytes| *bytes > 0) {
                 Some(bytes) => prop_assert_eq!((wish.storage_bytes, wish.problems), (bytes, Vec::new())),
@@ -194,6 +212,16 @@ fn quantities_are_exact() {
         })
         .unwrap();
     println!("quantities: {:?}", counts.0.borrow());
-    runner(20_000).run(&any::<String>(), |text| { let _ = bytes(&text); Ok(()) }).unwrap();
-    runner(20_000).run(&"[+-]?[0-9.]{0,45}([eE][+-]?[0-9]{1,12}|[a-zA-Z]{0,3})", |text| { let _ = bytes(&text); Ok(()) }).unwrap();
+    runner(20_000)
+        .run(&any::<String>(), |text| {
+            let _ = bytes(&text);
+            Ok(())
+        })
+        .unwrap();
+    runner(20_000)
+        .run(&"[+-]?[0-9.]{0,45}([eE][+-]?[0-9]{1,12}|[a-zA-Z]{0,3})", |text| {
+            let _ = bytes(&text);
+            Ok(())
+        })
+        .unwrap();
 }

@@ -17,7 +17,8 @@ pub fn nanos(quantity: &str) -> Option<i128> {
     if fraction.contains('.') || digits.is_empty() {
         return None;
     }
-    let digits: i128 = digits.trim_start_matches('0').parse().ok().or_else(|| digits.bytes().all(|b| b == b'0').then_some(0))?;
+    let digits: i128 =
+        digits.trim_start_matches('0').parse().ok().or_else(|| digits.bytes().all(|b| b == b'0').then_some(0))?;
     let (factor, exponent) = unit(suffix)?;
     // digits * factor * 10^(exponent - length of the fraction), in billionths
     let exponent = exponent.checked_add(9)?.checked_sub(i32::try_from(fraction.len()).ok()?)?;
@@ -27,7 +28,8 @@ pub fn nanos(quantity: &str) -> Option<i128> {
         Ok(_) if scaled == 0 => 0,
         Ok(exponent) => scaled.checked_mul(power(exponent)?)?,
         // A divisor beyond all bounds leaves the smallest step, for it is rounded up.
-        Err(_) => power(exponent.unsigned_abs()).map_or(i128::from(scaled > 0), |by| scaled / by + i128::from(scaled % by > 0)),
+        Err(_) => power(exponent.unsigned_abs())
+            .map_or(i128::from(scaled > 0), |by| scaled / by + i128::from(scaled % by > 0)),
     };
     Some(if negative { -magnitude } else { magnitude })
 }
@@ -91,7 +93,22 @@ mod tests {
 
     #[test]
     fn what_is_no_quantity_is_none() {
-        for wrong in ["", "-", "Gi", "1GB", "1 Gi", "-1", "1..5", "1.5.5", "ä", "1ä", "8Ei", "1e99999999999", "99999999999999999999E", "1e39"] {
+        for wrong in [
+            "",
+            "-",
+            "Gi",
+            "1GB",
+            "1 Gi",
+            "-1",
+            "1..5",
+            "1.5.5",
+            "ä",
+            "1ä",
+            "8Ei",
+            "1e99999999999",
+            "99999999999999999999E",
+            "1e39",
+        ] {
             assert_eq!(bytes(wrong), None, "{wrong}");
         }
         assert_eq!(nanos("-1.5"), Some(-1_500_000_000));

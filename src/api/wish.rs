@@ -27,14 +27,20 @@ impl RivvenClusterSpec {
             problems.push(format!("metadata.name: has {} characters and may have {CLUSTER_NAME_LIMIT}; create the cluster under a shorter name", name.len()));
         }
         if name.contains('.') {
-            problems.push("metadata.name: has a dot, which no Service name may have; create the cluster under another name".to_owned());
+            problems.push(
+                "metadata.name: has a dot, which no Service name may have; create the cluster under another name"
+                    .to_owned(),
+            );
         }
         if !(1..=99).contains(&self.replicas) {
             problems.push(format!("replicas: {} is not between 1 and 99", self.replicas));
         }
         let storage_bytes = match bytes(&self.storage.size) {
             Some(0) | None => {
-                problems.push(format!("storage.size: {:?} is not a size that a volume can have; write one such as 10Gi", self.storage.size));
+                problems.push(format!(
+                    "storage.size: {:?} is not a size that a volume can have; write one such as 10Gi",
+                    self.storage.size
+                ));
                 0
             }
             Some(bytes) => bytes,
@@ -60,7 +66,9 @@ impl RivvenClusterSpec {
             problems.push(format!("env: {} is set by the operator; take it out", variable.name));
         }
         if self.metrics.port != crate::render::names::API_PORT {
-            problems.push("metrics.port: the brokers serve metrics, health and admin on 9090 only; set it to 9090".to_owned());
+            problems.push(
+                "metrics.port: the brokers serve metrics, health and admin on 9090 only; set it to 9090".to_owned(),
+            );
         }
         cluster::Wish {
             replicas: self.replicas,
@@ -79,8 +87,14 @@ impl RivvenClusterSpec {
         let auth = &self.auth;
         let lacks = [
             (auth.enabled && auth.mechanism.is_none(), "auth.enabled: needs auth.mechanism"),
-            (auth.mechanism == Some(AuthMechanism::Scram) && auth.scram_secret_name.is_none(), "auth.mechanism: scram needs auth.scramSecretName"),
-            (auth.mechanism == Some(AuthMechanism::Token) && auth.token_secret_name.is_none(), "auth.mechanism: token needs auth.tokenSecretName"),
+            (
+                auth.mechanism == Some(AuthMechanism::Scram) && auth.scram_secret_name.is_none(),
+                "auth.mechanism: scram needs auth.scramSecretName",
+            ),
+            (
+                auth.mechanism == Some(AuthMechanism::Token) && auth.token_secret_name.is_none(),
+                "auth.mechanism: token needs auth.tokenSecretName",
+            ),
         ];
         lacks.into_iter().filter(|(lacks, _)| *lacks).map(|(_, problem)| problem.to_owned()).collect()
     }
@@ -90,15 +104,31 @@ impl RivvenClusterSpec {
         let mut problems = Vec::new();
         let own = crate::render::names::labels(cluster);
         for (field, map) in [("podLabels", &self.pod_labels), ("nodeSelector", &self.node_selector)] {
-            problems.extend(map.keys().filter(|key| !is_label_key(key)).map(|key| format!("{field}: {key:?} is no name of a label")));
+            problems.extend(
+                map.keys()
+                    .filter(|key| !is_label_key(key))
+                    .map(|key| format!("{field}: {key:?} is no name of a label")),
+            );
             let values = map.iter().filter(|(_, value)| !is_label_value(value));
-            problems.extend(values.map(|(key, value)| format!("{field}: {value:?}, the value of {key}, is no value of a label")));
+            problems.extend(
+                values.map(|(key, value)| format!("{field}: {value:?}, the value of {key}, is no value of a label")),
+            );
         }
-        problems.extend(self.pod_annotations.keys().filter(|key| !is_label_key(key)).map(|key| format!("podAnnotations: {key:?} is no name of an annotation")));
+        problems.extend(
+            self.pod_annotations
+                .keys()
+                .filter(|key| !is_label_key(key))
+                .map(|key| format!("podAnnotations: {key:?} is no name of an annotation")),
+        );
         let reserved = self.pod_labels.keys().filter(|key| own.contains_key(*key) || key.starts_with(RESERVED_LABELS));
         problems.extend(reserved.map(|key| format!("podLabels: {key} is set by the operator; take it out")));
         let is_variable = |name: &str| !name.is_empty() && name.chars().all(|c| (' '..='~').contains(&c) && c != '=');
-        problems.extend(self.env.iter().filter(|v| !is_variable(&v.name)).map(|v| format!("env: {:?} is no name of a variable", v.name)));
+        problems.extend(
+            self.env
+                .iter()
+                .filter(|v| !is_variable(&v.name))
+                .map(|v| format!("env: {:?} is no name of a variable", v.name)),
+        );
         problems.extend(self.resource_problems());
         problems.extend(self.tolerations.iter().enumerate().filter_map(|(index, toleration)| {
             toleration_problem(toleration).map(|problem| format!("tolerations[{index}]: {problem}"))
@@ -129,7 +159,10 @@ impl RivvenClusterSpec {
         for (list, quantities) in [("requests", &resources.requests), ("limits", &resources.limits)] {
             for (resource, quantity) in quantities.iter().flatten() {
                 let is_standard = is_standard_resource(resource);
-                if !(is_standard || resource.starts_with("hugepages-") || resource.contains('/') && is_label_key(resource)) {
+                if !(is_standard
+                    || resource.starts_with("hugepages-")
+                    || resource.contains('/') && is_label_key(resource))
+                {
                     problems.push(format!("resources.{list}: {resource:?} is no resource of a container"));
                 }
                 let value = nanos(&quantity.0);
@@ -137,7 +170,10 @@ impl RivvenClusterSpec {
                     problems.push(format!("resources.{list}.{resource}: {:?} is not a whole number", quantity.0));
                 }
                 if value.is_none_or(|value| value < 0) {
-                    problems.push(format!("resources.{list}.{resource}: {:?} is not a quantity; write one such as 500m or 2Gi", quantity.0));
+                    problems.push(format!(
+                        "resources.{list}.{resource}: {:?} is not a quantity; write one such as 500m or 2Gi",
+                        quantity.0
+                    ));
                 }
             }
         }
@@ -145,9 +181,12 @@ impl RivvenClusterSpec {
             let limit = resources.limits.as_ref().and_then(|limits| limits.get(resource));
             let (limit, request) = (limit.and_then(|limit| nanos(&limit.0)), nanos(&request.0));
             if limit.zip(request).is_some_and(|(limit, request)| request > limit) {
-                problems.push(format!("resources.requests.{resource}: is more than resources.limits.{resource}; lower it"));
+                problems
+                    .push(format!("resources.requests.{resource}: is more than resources.limits.{resource}; lower it"));
             } else if !is_standard_resource(resource) && limit != request {
-                problems.push(format!("resources.requests.{resource}: such a resource needs a limit that equals the request"));
+                problems.push(format!(
+                    "resources.requests.{resource}: such a resource needs a limit that equals the request"
+                ));
             }
         }
         problems
@@ -164,7 +203,9 @@ impl RivvenClusterSpec {
             (self.tls.issuer_ref.is_some(), "tls.issuerRef"),
             (self.auth.rbac.enabled, "auth.rbac"),
         ];
-        let field = |(asked, field): (bool, &str)| asked.then(|| format!("{field}: not supported by this release of the operator; take it out"));
+        let field = |(asked, field): (bool, &str)| {
+            asked.then(|| format!("{field}: not supported by this release of the operator; take it out"))
+        };
         asked.into_iter().filter_map(field).collect()
     }
 }
@@ -186,15 +227,22 @@ fn toleration_problem(toleration: &Toleration) -> Option<&'static str> {
         (key.is_empty() || is_label_key(&key), "key is no name of a taint"),
         (!exists || value.is_empty(), "with operator Exists there must be no value"),
         (is_label_value(&value), "value is no value of a taint"),
-        (matches!(effect.as_str(), "" | "NoSchedule" | "PreferNoSchedule" | "NoExecute"), "effect is none of NoSchedule, PreferNoSchedule and NoExecute"),
-        (toleration.toleration_seconds.is_none() || effect == "NoExecute", "tolerationSeconds goes with effect NoExecute"),
+        (
+            matches!(effect.as_str(), "" | "NoSchedule" | "PreferNoSchedule" | "NoExecute"),
+            "effect is none of NoSchedule, PreferNoSchedule and NoExecute",
+        ),
+        (
+            toleration.toleration_seconds.is_none() || effect == "NoExecute",
+            "tolerationSeconds goes with effect NoExecute",
+        ),
     ];
     rules.into_iter().find(|(holds, _)| !holds).map(|(_, problem)| problem)
 }
 
 /// Kubernetes' rule for the value of a label, and for the name in its key.
 fn is_label_value(text: &str) -> bool {
-    let (inner, edge) = (|c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'), |c: char| c.is_ascii_alphanumeric());
+    let (inner, edge) =
+        (|c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'), |c: char| c.is_ascii_alphanumeric());
     text.is_empty() || (text.len() <= 63 && text.chars().all(inner) && text.starts_with(edge) && text.ends_with(edge))
 }
 
@@ -204,7 +252,9 @@ fn is_label_key(key: &str) -> bool {
         let edge = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         part.starts_with(edge) && part.ends_with(edge) && part.chars().all(|c| edge(c) || c == '-')
     };
-    !name.is_empty() && is_label_value(name) && prefix.is_none_or(|prefix| prefix.len() <= 253 && prefix.split('.').all(is_part))
+    !name.is_empty()
+        && is_label_value(name)
+        && prefix.is_none_or(|prefix| prefix.len() <= 253 && prefix.split('.').all(is_part))
 }
 
 impl RivvenTopic {

@@ -9,8 +9,25 @@ use serde_json::{Map, Value, json};
 /// Text, plain and odd.
 pub fn text() -> BoxedStrategy<Value> {
     prop_oneof![
-        select(vec!["", "a", "latest", "0.1.0", "0.2.0", "0.0.22", "0.1.0", "v1.2.3", "99999999999999999999.0.0", "wal", "a.b", "A_b", "-", "ü→🦀", "a\0b", "a b"])
-            .prop_map(|text| json!(text)),
+        select(vec![
+            "",
+            "a",
+            "latest",
+            "0.1.0",
+            "0.2.0",
+            "0.0.22",
+            "0.1.0",
+            "v1.2.3",
+            "99999999999999999999.0.0",
+            "wal",
+            "a.b",
+            "A_b",
+            "-",
+            "ü→🦀",
+            "a\0b",
+            "a b"
+        ])
+        .prop_map(|text| json!(text)),
         "[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?".prop_map(Value::String),
         any::<String>().prop_map(Value::String),
         (0_usize..400).prop_map(|length| Value::String("x".repeat(length))),
@@ -87,9 +104,75 @@ fn object(fields: Vec<(&'static str, BoxedStrategy<Value>)>) -> BoxedStrategy<Va
     fields.prop_map(|fields| Value::Object(fields.into_iter().flatten().collect::<Map<_, _>>())).boxed()
 }
 
+/// The spec of a connect, right or wrong, but for the reference to its cluster.
+pub fn connect_spec() -> BoxedStrategy<Value> {
+    let named = |fields: BoxedStrategy<Value>, least: Value| {
+        fields
+            .prop_map(move |fields| {
+                let mut whole = least.clone();
+                if let (Some(whole), Value::Object(fields)) = (whole.as_object_mut(), fields) {
+                    whole.extend(fields);
+                }
+                whole
+            })
+            .boxed()
+    };
+    let source = object(vec![
+        ("name", text()),
+        ("topic", text()),
+        ("enabled", flag()),
+        ("config", anything()),
+        ("topicConfig", object(vec![("partitions", number()), ("replicationFactor", number())])),
+        (
+            "datagen",
+            object(vec![
+                ("eventsPerSecond", number()),
+                ("maxEvents", number()),
+                ("seed", number()),
+                ("pattern", text()),
+            ]),
+        ),
+        ("tables", list(object(vec![("schema", text()), ("table", text()), ("columnMasks", labels())]))),
+    ]);
+    let sink = object(vec![
+        ("topics", list(text())),
+        ("startOffset", words(&["earliest", "latest", "timestamp", "now"])),
+        ("rateLimit", object(vec![("eventsPerSecond", number()), ("burstCapacity", number())])),
+        ("stdout", object(vec![("format", text()), ("includeMetadata", flag())])),
+    ]);
+    object(vec![
+        ("replicas", number()),
+        ("version", text()),
+        ("sources", list(named(source, json!({ "name": "s", "connector": "datagen", "topic": "t" })))),
+        (
+            "sinks",
+            list(named(sink, json!({ "name": "s", "connector": "stdout", "topics": ["t"], "consumerGroup": "g" }))),
+        ),
+        (
+            "settings",
+            object(vec![
+                ("topic", object(vec![("autoCreate", flag()), ("defaultPartitions", number())])),
+                (
+                    "retry",
+                    object(vec![("maxRetries", number()), ("initialBackoffMs", number()), ("maxBackoffMs", number())]),
+                ),
+                ("health", object(vec![("enabled", flag()), ("port", number())])),
+                ("metrics", object(vec![("enabled", flag()), ("port", number())])),
+            ]),
+        ),
+        ("nodeSelector", labels()),
+        ("paused", flag()),
+    ])
+}
+
 /// The spec of a cluster, right or wrong.
+#[allow(clippy::too_many_lines, reason = "a table of fields")]
 pub fn cluster_spec() -> BoxedStrategy<Value> {
-    let resources = || proptest::collection::btree_map(select(vec!["cpu", "memory", "x/y"]), quantity(), 0..3).prop_map(|map| json!(map)).boxed();
+    let resources = || {
+        proptest::collection::btree_map(select(vec!["cpu", "memory", "x/y"]), quantity(), 0..3)
+            .prop_map(|map| json!(map))
+            .boxed()
+    };
     object(vec![
         ("replicas", number()),
         ("version", text()),
@@ -121,7 +204,14 @@ pub fn cluster_spec() -> BoxedStrategy<Value> {
                 ("logLevel", text()),
             ]),
         ),
-        ("tls", object(vec![("enabled", flag()), ("certSecretName", text()), ("issuerRef", object(vec![("name", text())]))])),
+        (
+            "tls",
+            object(vec![
+                ("enabled", flag()),
+                ("certSecretName", text()),
+                ("issuerRef", object(vec![("name", text())])),
+            ]),
+        ),
         (
             "auth",
             object(vec![
@@ -148,7 +238,12 @@ pub fn cluster_spec() -> BoxedStrategy<Value> {
         (
             "topologySpreadConstraints",
             list(
-                (number(), words(&["a", "b", "a b"]), words(&["DoNotSchedule", "ScheduleAnyway", "Hope"]), proptest::option::of(number()))
+                (
+                    number(),
+                    words(&["a", "b", "a b"]),
+                    words(&["DoNotSchedule", "ScheduleAnyway", "Hope"]),
+                    proptest::option::of(number()),
+                )
                     .prop_map(|(skew, key, when, domains)| {
                         let mut spread = json!({ "maxSkew": skew, "topologyKey": key, "whenUnsatisfiable": when });
                         if let Some(domains) = domains {
@@ -159,7 +254,13 @@ pub fn cluster_spec() -> BoxedStrategy<Value> {
                     .boxed(),
             ),
         ),
-        ("env", list(object(vec![("name", prop_oneof![text(), words(&["RIVVEN_MODE", "A=B"])].boxed()), ("value", text())]))),
+        (
+            "env",
+            list(object(vec![
+                ("name", prop_oneof![text(), words(&["RIVVEN_MODE", "A=B"])].boxed()),
+                ("value", text()),
+            ])),
+        ),
         ("terminationGracePeriodSeconds", number()),
         ("securityContext", object(vec![("runAsUser", number()), ("fsGroup", number())])),
         ("priorityClassName", text()),
@@ -190,7 +291,10 @@ pub fn topic_object() -> BoxedStrategy<Value> {
                 ("maxMessageBytes", number()),
             ]),
         ),
-        ("acls", list(object(vec![("principal", text()), ("operations", list(words(&["Read", "Write", "All", "Fly"])))]))),
+        (
+            "acls",
+            list(object(vec![("principal", text()), ("operations", list(words(&["Read", "Write", "All", "Fly"])))])),
+        ),
         ("deleteOnRemove", flag()),
         ("topicLabels", labels()),
     ]);

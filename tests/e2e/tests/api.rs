@@ -107,9 +107,12 @@ fn lost(part: &Value, whole: &Value, at: &str) -> Vec<String> {
             .iter()
             .flat_map(|(key, value)| lost(value, whole.get(key).unwrap_or(&Value::Null), &format!("{at}.{key}")))
             .collect(),
-        (Value::Array(part), Value::Array(whole)) if part.len() == whole.len() => {
-            part.iter().zip(whole).enumerate().flat_map(|(index, (part, whole))| lost(part, whole, &format!("{at}[{index}]"))).collect()
-        }
+        (Value::Array(part), Value::Array(whole)) if part.len() == whole.len() => part
+            .iter()
+            .zip(whole)
+            .enumerate()
+            .flat_map(|(index, (part, whole))| lost(part, whole, &format!("{at}[{index}]")))
+            .collect(),
         _ if part == whole => Vec::new(),
         _ => vec![format!("{at} was {part} and is {whole}")],
     }
@@ -123,9 +126,15 @@ fn objections(object: &Value) -> Vec<String> {
             let wish = cluster.spec.wish(&cluster.name_any());
             let capabilities = capabilities(&cluster.spec.version);
             let candidate = cluster::Candidate { wish, accepted: None, capabilities, prerequisites: Vec::new() };
-            cluster::admit(&candidate).refusals().iter().map(|refusal| format!("{:?}: {}", refusal.reason, refusal.message)).collect()
+            cluster::admit(&candidate)
+                .refusals()
+                .iter()
+                .map(|refusal| format!("{:?}: {}", refusal.reason, refusal.message))
+                .collect()
         }
-        "RivvenTopic" => serde_json::from_value::<RivvenTopic>(object.clone()).expect("what is accepted can be read").wish().problems,
+        "RivvenTopic" => {
+            serde_json::from_value::<RivvenTopic>(object.clone()).expect("what is accepted can be read").wish().problems
+        }
         _ => {
             serde_json::from_value::<RivvenConnect>(object.clone()).expect("what is accepted can be read");
             Vec::new()
@@ -202,7 +211,11 @@ fn wrong_clusters() -> Vec<(&'static str, Value, Stopped)> {
         ("storage.reclaimPolicy", json!("Recycle"), ByServer("spec.storage.reclaimPolicy")),
         ("config.defaultPartitions", json!(0), ByServer("spec.config.defaultPartitions")),
         ("config.defaultPartitions", json!(1001), ByServer("spec.config.defaultPartitions")),
-        ("config.defaultReplicationFactor", json!(2), ByServer("config.defaultReplicationFactor must not be greater than replicas")),
+        (
+            "config.defaultReplicationFactor",
+            json!(2),
+            ByServer("config.defaultReplicationFactor must not be greater than replicas"),
+        ),
         ("config.minInsyncReplicas", json!(2), ByServer("config.minInsyncReplicas must not be greater")),
         ("config.logRetentionHours", json!(0), ByServer("spec.config.logRetentionHours")),
         ("config.logRetentionBytes", json!(-2), ByServer("spec.config.logRetentionBytes")),
@@ -212,7 +225,11 @@ fn wrong_clusters() -> Vec<(&'static str, Value, Stopped)> {
         ("config.idleTimeoutSeconds", json!(0), ByServer("spec.config.idleTimeoutSeconds")),
         ("config.maxConnectionsPerIp", json!(5_000_000_000_u64), ByServer("spec.config.maxConnectionsPerIp")),
         ("tls.enabled", json!(true), ByServer("tls.enabled needs certSecretName or issuerRef")),
-        ("tls", json!({ "enabled": true, "certSecretName": null }), ByServer("tls.enabled needs certSecretName or issuerRef")),
+        (
+            "tls",
+            json!({ "enabled": true, "certSecretName": null }),
+            ByServer("tls.enabled needs certSecretName or issuerRef"),
+        ),
         ("tls", json!({ "enabled": true, "certSecretName": "" }), ByServer("spec.tls.certSecretName")),
         ("tls", json!({ "enabled": true, "certSecretName": "x" }), ByOperator("tls.enabled")),
         ("tls", json!({ "issuerRef": { "name": "x" } }), ByOperator("tls.issuerRef")),
@@ -238,7 +255,11 @@ fn wrong_clusters() -> Vec<(&'static str, Value, Stopped)> {
         ("podAnnotations", json!({ "": "c" }), ByOperator("podAnnotations")),
         ("nodeSelector", json!({ "a/b/c": "d" }), ByOperator("nodeSelector")),
         ("resources", json!({ "requests": { "cpu": "much" } }), ByOperator("resources.requests.cpu")),
-        ("resources", json!({ "requests": { "cpu": "2" }, "limits": { "cpu": "1" } }), ByOperator("resources.requests.cpu")),
+        (
+            "resources",
+            json!({ "requests": { "cpu": "2" }, "limits": { "cpu": "1" } }),
+            ByOperator("resources.requests.cpu"),
+        ),
         ("resources", json!({ "requests": { "gpu": "1" } }), ByOperator("resources.requests: \"gpu\"")),
         ("resources", json!({ "requests": { "a.b/gpu": "1" } }), ByOperator("resources.requests.a.b/gpu")),
         ("env", json!([{ "name": "RIVVEN_MODE", "value": "x" }]), ByOperator("RIVVEN_MODE")),
@@ -246,7 +267,11 @@ fn wrong_clusters() -> Vec<(&'static str, Value, Stopped)> {
         ("env", json!([{ "name": "A=B" }]), ByOperator("env: \"A=B\"")),
         ("env", json!([{ "value": "x" }]), ByServer("spec.env[0].name")),
         ("maintenanceWindows", json!([{ "schedule": "0 2 * * *", "durationMinutes": 4 }]), ByServer("durationMinutes")),
-        ("maintenanceWindows", json!([{ "schedule": "0 2 * * *", "durationMinutes": 60 }]), ByOperator("maintenanceWindows")),
+        (
+            "maintenanceWindows",
+            json!([{ "schedule": "0 2 * * *", "durationMinutes": 60 }]),
+            ByOperator("maintenanceWindows"),
+        ),
         ("externalAccess", json!({ "type": "LoadBalancer" }), ByOperator("externalAccess")),
         ("externalAccess", json!({ "type": "ClusterIP" }), ByServer("spec.externalAccess.type")),
         ("ingress", json!({ "host": "x.example" }), ByOperator("ingress")),
@@ -326,16 +351,36 @@ fn wrong_connects() -> Vec<(&'static str, Value, Stopped)> {
         ("sources", json!([source(json!({ "name": "" }))]), ByServer("spec.sources[0].name")),
         ("sources", json!([source(json!({ "name": "-s" }))]), ByServer("spec.sources[0].name")),
         ("sources", json!([source(json!({ "topic": null }))]), ByServer("spec.sources[0].topic")),
-        ("sources", json!([source(json!({ "postgresCdc": {} }))]), ByServer("postgresCdc goes with connector postgres-cdc")),
-        ("sources", json!([source(json!({ "datagen": {}, "http": { "url": "x" } }))]), ByServer("only one typed configuration")),
-        ("sources", json!([source(json!({ "datagen": { "eventsPerSecond": 4_294_967_296_i64 } }))]), ByServer("eventsPerSecond")),
-        ("sources", json!([source(json!({ "topicConfig": { "partitions": 0 } }))]), ByServer("spec.sources[0].topicConfig.partitions")),
+        (
+            "sources",
+            json!([source(json!({ "postgresCdc": {} }))]),
+            ByServer("postgresCdc goes with connector postgres-cdc"),
+        ),
+        (
+            "sources",
+            json!([source(json!({ "datagen": {}, "http": { "url": "x" } }))]),
+            ByServer("only one typed configuration"),
+        ),
+        (
+            "sources",
+            json!([source(json!({ "datagen": { "eventsPerSecond": 4_294_967_296_i64 } }))]),
+            ByServer("eventsPerSecond"),
+        ),
+        (
+            "sources",
+            json!([source(json!({ "topicConfig": { "partitions": 0 } }))]),
+            ByServer("spec.sources[0].topicConfig.partitions"),
+        ),
         ("sources", json!([source(json!({ "config": "x" }))]), ByServer("spec.sources[0].config")),
         ("sinks", json!([sink(json!({})), sink(json!({}))]), ByServer("spec.sinks[1]")),
         ("sinks", json!([sink(json!({ "topics": [] }))]), ByServer("spec.sinks[0].topics")),
         ("sinks", json!([sink(json!({ "consumerGroup": "" }))]), ByServer("spec.sinks[0].consumerGroup")),
         ("sinks", json!([sink(json!({ "startOffset": "Latest" }))]), ByServer("spec.sinks[0].startOffset")),
-        ("sinks", json!([sink(json!({ "rateLimit": { "eventsPerSecond": -1 } }))]), ByServer("rateLimit.eventsPerSecond")),
+        (
+            "sinks",
+            json!([sink(json!({ "rateLimit": { "eventsPerSecond": -1 } }))]),
+            ByServer("rateLimit.eventsPerSecond"),
+        ),
         ("sinks", json!([sink(json!({ "s3": { "bucket": "abc" } }))]), ByServer("s3 goes with connector s3")),
         ("sinks", json!([sink(json!({ "connector": "s3", "s3": { "bucket": "ab" } }))]), ByServer("s3.bucket")),
         ("settings.retry", json!({ "initialBackoffMs": 10, "maxBackoffMs": 9 }), ByServer("retry.initialBackoffMs")),
@@ -363,7 +408,9 @@ async fn wrong_specs_are_stopped_and_told_why() {
             match (stopped, verdict) {
                 (ByServer(words), Err(refusal)) if refusal.contains(words) => by_server += 1,
                 (ByServer(words), Err(refusal)) => failed.push(format!("{what}: {words:?} is not in {refusal:?}")),
-                (ByServer(_), Ok(stored)) => failed.push(format!("{what}: accepted; the operator says {:?}", objections(&stored))),
+                (ByServer(_), Ok(stored)) => {
+                    failed.push(format!("{what}: accepted; the operator says {:?}", objections(&stored)));
+                }
                 (ByOperator(words), Ok(stored)) => {
                     let objections = objections(&stored);
                     if objections.iter().any(|objection| objection.contains(words)) {
@@ -410,7 +457,8 @@ async fn wrong_names_are_stopped() {
 #[tokio::test]
 async fn what_cannot_change_does_not() {
     let place = Place::new("change").await;
-    let mut topic = object("RivvenTopic", &json!({ "clusterRef": { "name": "none" }, "partitions": 3, "topicName": "t" }));
+    let mut topic =
+        object("RivvenTopic", &json!({ "clusterRef": { "name": "none" }, "partitions": 3, "topicName": "t" }));
     topic["metadata"]["namespace"] = json!(place.namespace);
     let path = place.path(&topic);
     place.send("POST", &path, &topic).await.unwrap();
@@ -531,7 +579,9 @@ async fn generated_topics_get_one_verdict() {
             (Ok(stored), _) => match serde_json::from_value::<RivvenTopic>(stored) {
                 Err(error) => failed.push(format!("accepted and not readable: {error}: {spec}")),
                 Ok(topic) if topic.wish().problems.is_empty() => *counts.entry("accepted by both").or_default() += 1,
-                Ok(topic) => failed.push(format!("the API server could have told: {:?}: {spec}", topic.wish().problems)),
+                Ok(topic) => {
+                    failed.push(format!("the API server could have told: {:?}: {spec}", topic.wish().problems));
+                }
             },
         }
     }
@@ -542,21 +592,46 @@ async fn generated_topics_get_one_verdict() {
 }
 
 #[tokio::test]
+async fn generated_connects_can_be_read_when_they_are_accepted() {
+    let place = Place::new("connects").await;
+    let (mut accepted, mut refused) = (0, 0);
+    for mut spec in values(&generate::few(generate::connect_spec(), 2), 300) {
+        if spec.is_object() {
+            spec["clusterRef"] = json!({ "name": "a" });
+        }
+        match place.create(&object("RivvenConnect", &spec)).await {
+            Err(_) => refused += 1,
+            Ok(stored) => {
+                accepted += 1;
+                let read = serde_json::from_value::<RivvenConnect>(stored);
+                assert!(read.is_ok(), "accepted and not readable: {:?}: {spec}", read.err());
+            }
+        }
+    }
+    println!("generated connects: {accepted} accepted, {refused} refused");
+    assert!(accepted >= 20 && refused >= 20);
+    place.end().await;
+}
+
+#[tokio::test]
 async fn every_field_can_be_explained() {
     let place = Place::new("explain").await;
     let openapi = place.send("GET", "/openapi/v3/apis/rivven.io/v1alpha1", &Value::Null).await;
     // Published a moment after the CRD is established.
-    let openapi = match openapi {
-        Ok(openapi) => openapi,
-        Err(_) => {
-            tokio::time::sleep(Duration::from_secs(5)).await;
-            place.send("GET", "/openapi/v3/apis/rivven.io/v1alpha1", &Value::Null).await.unwrap()
-        }
+    let openapi = if let Ok(openapi) = openapi {
+        openapi
+    } else {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        place.send("GET", "/openapi/v3/apis/rivven.io/v1alpha1", &Value::Null).await.unwrap()
     };
     let mut explained = 0;
     for kind in ["RivvenCluster", "RivvenConnect", "RivvenTopic"] {
         let schema = &openapi["components"]["schemas"][format!("io.rivven.v1alpha1.{kind}")];
-        assert!(schema["description"].as_str().is_some_and(|text| text.len() > 10), "{kind}: {}", schema["description"]);
+        assert!(
+            schema["description"].as_str().is_some_and(|text| text.len() > 10),
+            "{kind}: {}",
+            schema["description"]
+        );
         for root in ["spec", "status"] {
             let mut open = vec![(format!("{kind}.{root}"), schema["properties"][root].clone())];
             while let Some((path, node)) = open.pop() {

@@ -113,7 +113,14 @@ async fn api_is_there(client: &Client) -> Result<(), Failure> {
     }
 }
 
-async fn operate(client: Client, args: &RunArgs, leadership: Leadership, health: &Health, metrics: Metrics, stop: &Stop) {
+async fn operate(
+    client: Client,
+    args: &RunArgs,
+    leadership: Leadership,
+    health: &Health,
+    metrics: Metrics,
+    stop: &Stop,
+) {
     let in_a_pod = std::env::var_os("KUBERNETES_SERVICE_HOST").is_some();
     let access = match args.broker_access {
         BrokerAccess::Direct => Access::Direct,

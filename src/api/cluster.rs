@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Affinity, EnvVar, LocalObjectReference, ResourceRequirements, Toleration, TopologySpreadConstraint};
+use k8s_openapi::api::core::v1::{
+    Affinity, EnvVar, LocalObjectReference, ResourceRequirements, Toleration, TopologySpreadConstraint,
+};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -97,7 +99,10 @@ pub struct RivvenClusterSpec {
     pub node_selector: BTreeMap<String, String>,
     /// Priority class of the brokers' pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
     pub priority_class_name: Option<String>,
     /// Annotations of the brokers' pods.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -109,7 +114,10 @@ pub struct RivvenClusterSpec {
     pub pod_labels: BTreeMap<String, String>,
     /// Service account of the brokers. Its token is not mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
     pub service_account_name: Option<String>,
     /// Environment variables beside the operator's own. A name that the operator sets itself is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -132,7 +140,10 @@ pub struct RivvenClusterSpec {
     pub maintenance_windows: Vec<MaintenanceWindow>,
     /// Namespaces whose topics and connects may refer to this cluster, beside its own. `*` is every namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256), inner(length(min = 1, max = 63), regex(pattern = r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$")))]
+    #[schemars(
+        length(max = 256),
+        inner(length(min = 1, max = 63), regex(pattern = r"^(\*|[a-z0-9]([-a-z0-9]*[a-z0-9])?)$"))
+    )]
     pub allowed_namespaces: Vec<String>,
     /// Who may reach the brokers.
     #[serde(default)]
@@ -167,7 +178,10 @@ pub struct StorageSpec {
     pub size: String,
     /// Storage class. Empty: the default class.
     #[serde(default)]
-    #[schemars(length(max = 253), regex(pattern = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$"))]
+    #[schemars(
+        length(max = 253),
+        regex(pattern = r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$")
+    )]
     pub storage_class_name: String,
     /// What becomes of the volumes when the cluster is deleted. Only volumes that are proven to be the cluster's are
     /// ever deleted.
@@ -346,7 +360,12 @@ defaults! {
 
 impl Default for StorageSpec {
     fn default() -> Self {
-        Self { size: size(), storage_class_name: String::new(), reclaim_policy: ReclaimPolicy::Retain, scale_in_policy: scale_in() }
+        Self {
+            size: size(),
+            storage_class_name: String::new(),
+            reclaim_policy: ReclaimPolicy::Retain,
+            scale_in_policy: scale_in(),
+        }
     }
 }
 

@@ -85,6 +85,7 @@ async fn forward(client: &Client, address: &BrokerAddress, port: u16) -> Result<
     let pods = Api::<Pod>::namespaced(client.clone(), &address.namespace);
     let unreachable = |error: kube::Error| Error::Unreachable(error.to_string());
     let mut forwarder = pods.portforward(&address.pod, &[port]).await.map_err(unreachable)?;
-    let stream = forwarder.take_stream(port).ok_or_else(|| Error::Unreachable(format!("port {port} was not forwarded")))?;
+    let stream =
+        forwarder.take_stream(port).ok_or_else(|| Error::Unreachable(format!("port {port} was not forwarded")))?;
     Ok(Box::new(stream))
 }

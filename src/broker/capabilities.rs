@@ -55,7 +55,8 @@ pub fn capabilities(version: &str) -> Capabilities {
 pub fn capabilities_with(version: &str, annotation: Option<&str>) -> Result<Capabilities, String> {
     let mut row = capabilities(version);
     for entry in annotation.unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-        let (key, value) = entry.split_once('=').ok_or_else(|| format!("{entry:?} is not of the form capability=true"))?;
+        let (key, value) =
+            entry.split_once('=').ok_or_else(|| format!("{entry:?} is not of the form capability=true"))?;
         let value = value.trim().parse::<bool>().map_err(|_| format!("{value:?} is neither true nor false"))?;
         let field = match key.trim() {
             "clustering" => &mut row.clustering,

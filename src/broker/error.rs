@@ -66,10 +66,10 @@ impl Error {
     /// The error for the broker's words.
     pub fn refused(words: impl Into<String>) -> Self {
         let words = words.into();
-        let class = BEGINNINGS
-            .iter()
-            .find(|(beginning, _)| words.starts_with(beginning))
-            .map_or(if words.ends_with("already exists") { Class::AlreadyExists } else { Class::Other }, |(_, class)| *class);
+        let class = BEGINNINGS.iter().find(|(beginning, _)| words.starts_with(beginning)).map_or(
+            if words.ends_with("already exists") { Class::AlreadyExists } else { Class::Other },
+            |(_, class)| *class,
+        );
         Self::Refused { class, words }
     }
 
@@ -116,6 +116,7 @@ impl From<rivven_client::Error> for Error {
             Client::AuthenticationFailed(words) => Self::refused(format!("Authentication failed: {words}")),
             Client::ConnectionError(words) => Self::Unreachable(words),
             error @ Client::IoError(..) => Self::Unreachable(error.to_string()),
+            Client::Timeout | Client::TimeoutWithMessage(_) => Self::Timeout(super::session::LIMIT),
             other => Self::Protocol(other.to_string()),
         }
     }

@@ -18,6 +18,8 @@ const ANSWER_COUNTS: Duration = Duration::from_secs(300);
 /// How soon a broker that did not answer is asked again, doubling up to the limit.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const RETRY_LIMIT: Duration = Duration::from_secs(30);
+/// How much of a broker's words is kept, in characters.
+const WORDS_LIMIT: usize = 300;
 
 /// Told of every call: operation, `ok` or the category of the error, and how long it took.
 pub type CallObserver = Arc<dyn Fn(&'static str, &'static str, Duration) + Send + Sync>;
@@ -71,28 +73,42 @@ impl Brokers {
             }
         };
         let (answer, failures, again) = match self.question(address, incarnation, &known).await {
-            Ok(answer) => (answer, 0, ANSWER_COUNTS),
+            Ok(answer @ Answer::Said { healthy: true, .. }) => (answer, 0, ANSWER_COUNTS),
+            // It answered that it is not well: that may pass any moment.
+            Ok(answer) => (answer, failures + 1, retry(failures)),
             Err(error) => {
-                let again = FIRST_RETRY.saturating_mul(1 << failures.min(6)).min(RETRY_LIMIT);
-                (Answer::Silent { why: error.to_string() }, failures + 1, again)
+                let why: String = error.to_string().chars().take(WORDS_LIMIT).collect();
+                (Answer::Silent { why }, failures + 1, retry(failures))
             }
         };
-        let said = Said { incarnation: incarnation.to_owned(), answer: answer.clone(), ask_again: Instant::now() + again, failures };
+        let said = Said {
+            incarnation: incarnation.to_owned(),
+            answer: answer.clone(),
+            ask_again: Instant::now() + again,
+            failures,
+        };
         *known.said.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
         answer
     }
 
     async fn question(&self, address: &BrokerAddress, incarnation: &str, known: &Known) -> Result<Answer, Error> {
         let access = &self.shared.access;
-        let (health, version) =
-            tokio::try_join!(self.timed("health", http::health(access, address)), self.timed("version", http::version(access, address)))?;
+        let (health, version) = tokio::try_join!(
+            self.timed("health", http::health(access, address)),
+            self.timed("version", http::version(access, address))
+        )?;
         // The process stays alive and healthy without a client port (observed on 0.0.22): only an answer counts.
         self.call(address, incarnation, known, &Request::Ping).await?;
         Ok(Answer::Said { healthy: health.ok, version, node_id: health.node_id, leader: health.leader })
     }
 
     /// Partitions and configuration of a topic; `None` if there is no such topic.
-    pub async fn describe_topic(&self, address: &BrokerAddress, incarnation: &str, topic: &str) -> Result<Option<TopicState>, Error> {
+    pub async fn describe_topic(
+        &self,
+        address: &BrokerAddress,
+        incarnation: &str,
+        topic: &str,
+    ) -> Result<Option<TopicState>, Error> {
         match self.call(address, incarnation, &self.known(address), &Request::DescribeTopic(topic)).await? {
             Reply::Topic(state) => Ok(state),
             Reply::Done => Err(Error::Protocol("an answer without a topic".to_owned())),
@@ -100,12 +116,24 @@ impl Brokers {
     }
 
     /// Creates a topic.
-    pub async fn create_topic(&self, address: &BrokerAddress, incarnation: &str, topic: &str, partitions: u32) -> Result<(), Error> {
+    pub async fn create_topic(
+        &self,
+        address: &BrokerAddress,
+        incarnation: &str,
+        topic: &str,
+        partitions: u32,
+    ) -> Result<(), Error> {
         self.call(address, incarnation, &self.known(address), &Request::CreateTopic(topic, partitions)).await.map(drop)
     }
 
     /// Adds partitions up to `partitions`.
-    pub async fn grow_topic(&self, address: &BrokerAddress, incarnation: &str, topic: &str, partitions: u32) -> Result<(), Error> {
+    pub async fn grow_topic(
+        &self,
+        address: &BrokerAddress,
+        incarnation: &str,
+        topic: &str,
+        partitions: u32,
+    ) -> Result<(), Error> {
         self.call(address, incarnation, &self.known(address), &Request::GrowTopic(topic, partitions)).await.map(drop)
     }
 
@@ -125,10 +153,10 @@ impl Brokers {
         self.call(address, incarnation, &self.known(address), &Request::DeleteTopic(topic)).await.map(drop)
     }
 
-    /// Forgets the brokers of a namespace whose pod is none of `pods`.
-    pub fn retain(&self, namespace: &str, keep: impl Fn(&str) -> bool) {
+    /// Forgets a broker whose pod is gone, and closes the session with it.
+    pub fn forget(&self, namespace: &str, pod: &str) {
         let mut known = self.shared.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|address, _| address.namespace != namespace || keep(&address.pod));
+        known.retain(|address, _| address.namespace != namespace || address.pod != pod);
     }
 
     fn known(&self, address: &BrokerAddress) -> Arc<Known> {
@@ -140,7 +168,13 @@ impl Brokers {
     ///
     /// The broker closes a connection that was idle for 120 s, which shows only at the next call. A read is then sent
     /// again on a new connection; a write never is, for its reply may have been lost after its effect.
-    async fn call(&self, address: &BrokerAddress, incarnation: &str, known: &Known, request: &Request<'_>) -> Result<Reply, Error> {
+    async fn call(
+        &self,
+        address: &BrokerAddress,
+        incarnation: &str,
+        known: &Known,
+        request: &Request<'_>,
+    ) -> Result<Reply, Error> {
         let mut slot = known.session.lock().await;
         // A write must not be what finds the connection closed: it is tried with a ping first.
         let mut reused = match slot.as_mut() {
@@ -152,7 +186,9 @@ impl Brokers {
         loop {
             if !reused {
                 *slot = None;
-                *slot = Some(self.timed("connect", Session::connect(&self.shared.access, address, incarnation)).await?);
+                *slot = Some(
+                    self.timed("connect", limited(Session::connect(&self.shared.access, address, incarnation))).await?,
+                );
             }
             let session = slot.as_mut().ok_or_else(|| Error::Unreachable("no session".to_owned()))?;
             let outcome = self.timed(request.operation(), limited(session.send(request))).await;
@@ -167,10 +203,18 @@ impl Brokers {
         }
     }
 
-    async fn timed<T>(&self, operation: &'static str, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    async fn timed<T>(
+        &self,
+        operation: &'static str,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         let began = Instant::now();
         let outcome = call.await;
         (self.shared.observer)(operation, outcome.as_ref().map_or_else(Error::category, |_| "ok"), began.elapsed());
         outcome
     }
+}
+
+fn retry(failures: u32) -> Duration {
+    FIRST_RETRY.saturating_mul(1 << failures.min(6)).min(RETRY_LIMIT)
 }

@@ -28,6 +28,7 @@ pub(super) struct Health {
 
 #[derive(Deserialize)]
 struct HealthBody {
+    status: String,
     node_id_str: String,
     is_leader: bool,
 }
@@ -40,8 +41,9 @@ pub(super) async fn health(access: &Access, address: &BrokerAddress) -> Result<H
 }
 
 fn parse_health(status: u16, body: &[u8]) -> Result<Health, Error> {
-    let body: HealthBody = serde_json::from_slice(body).map_err(|error| Error::Protocol(format!("/health: {error}")))?;
-    Ok(Health { ok: status == 200, node_id: body.node_id_str, leader: body.is_leader })
+    let body: HealthBody =
+        serde_json::from_slice(body).map_err(|error| Error::Protocol(format!("/health: {error}")))?;
+    Ok(Health { ok: status == 200 && body.status == "healthy", node_id: body.node_id_str, leader: body.is_leader })
 }
 
 /// The version that `/metrics` reports in `rivven_info`.
@@ -50,12 +52,13 @@ pub(super) async fn version(access: &Access, address: &BrokerAddress) -> Result<
     if status != 200 {
         return Err(Error::Protocol(format!("/metrics answered {status}")));
     }
-    parse_version(&String::from_utf8_lossy(&body)).ok_or_else(|| Error::Protocol("/metrics has no rivven_info with a version".to_owned()))
+    parse_version(&String::from_utf8_lossy(&body))
+        .ok_or_else(|| Error::Protocol("/metrics has no rivven_info with a version".to_owned()))
 }
 
 fn parse_version(metrics: &str) -> Option<String> {
     let line = metrics.lines().find(|line| line.starts_with("rivven_info{"))?;
-    let (_, rest) = line.split_once("version=\"")?;
+    let (_, rest) = line.split_once("{version=\"").or_else(|| line.split_once(",version=\""))?;
     let (version, _) = rest.split_once('"')?;
     (!version.is_empty()).then(|| version.to_owned())
 }
@@ -67,7 +70,8 @@ async fn get(access: &Access, address: &BrokerAddress, path: &str) -> Result<(u1
 async fn exchange(access: &Access, address: &BrokerAddress, path: &str) -> Result<(u16, Bytes), Error> {
     let stream = access.open(address, address.api_port).await?;
     let protocol = |error: hyper::Error| Error::Unreachable(error.to_string());
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(protocol)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(protocol)?;
     let request = hyper::Request::get(path)
         .header(hyper::header::HOST, &address.host)
         .header(hyper::header::CONNECTION, "close")
@@ -76,7 +80,10 @@ async fn exchange(access: &Access, address: &BrokerAddress, path: &str) -> Resul
     let answer = async {
         let response = sender.send_request(request).await.map_err(protocol)?;
         let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), BODY_LIMIT).collect().await.map_err(|error| Error::Protocol(error.to_string()))?;
+        let body = Limited::new(response.into_body(), BODY_LIMIT)
+            .collect()
+            .await
+            .map_err(|error| Error::Protocol(error.to_string()))?;
         Ok::<_, Error>((status, body.to_bytes()))
     };
     // The connection is driven here and not in a task of its own, so that nothing outlives the call.

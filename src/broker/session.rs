@@ -98,15 +98,19 @@ impl Session {
             Err(error) => return Err(error),
         };
         let mut configs = self.client.describe_topic_configs(&[topic]).await?;
-        let config = configs.remove(topic).ok_or_else(|| Error::Protocol(format!("the configuration of {topic} is missing in the answer")))?;
+        let config = configs
+            .remove(topic)
+            .ok_or_else(|| Error::Protocol(format!("the configuration of {topic} is missing in the answer")))?;
         Ok(Some(TopicState { partitions, config: config.into_iter().collect() }))
     }
 
     async fn alter_topic(&mut self, topic: &str, entries: &BTreeMap<String, String>) -> Result<(), Error> {
         for (key, value) in entries {
-            topic_config::check(key, value).map_err(|problem| Error::refused(format!("INVALID_CONFIG: {key}: {problem}")))?;
+            topic_config::check(key, value)
+                .map_err(|problem| Error::refused(format!("INVALID_CONFIG: {key}: {problem}")))?;
         }
-        let entries: Vec<(&str, Option<&str>)> = entries.iter().map(|(key, value)| (key.as_str(), Some(value.as_str()))).collect();
+        let entries: Vec<(&str, Option<&str>)> =
+            entries.iter().map(|(key, value)| (key.as_str(), Some(value.as_str()))).collect();
         self.client.alter_topic_config(topic, &entries).await?;
         Ok(())
     }

@@ -18,7 +18,12 @@ impl Backoffs {
     pub fn next(&self, uid: &str) -> Duration {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let backoff = all.entry(uid.to_owned()).or_insert_with(|| {
-            ExponentialBuilder::new().with_min_delay(FIRST).with_max_delay(LIMIT).with_jitter().without_max_times().build()
+            ExponentialBuilder::new()
+                .with_min_delay(FIRST)
+                .with_max_delay(LIMIT)
+                .with_jitter()
+                .without_max_times()
+                .build()
         });
         backoff.next().unwrap_or(LIMIT)
     }

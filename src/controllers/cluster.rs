@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use kube::Resource;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
-use kube::Resource;
 use rivven_fsm::cluster::{Step, decide, malformed, step_failed};
 use rivven_fsm::{Decision, Kind};
 
@@ -16,7 +16,10 @@ use crate::observe::ClusterSight;
 
 const KIND: Kind = Kind::Cluster;
 
-pub(super) async fn reconcile(object: Arc<DeserializeGuard<RivvenCluster>>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
+pub(super) async fn reconcile(
+    object: Arc<DeserializeGuard<RivvenCluster>>,
+    ctx: Arc<Context>,
+) -> Result<Action, ReconcileError> {
     let began = Instant::now();
     ctx.observer.caches().synced().await;
     if let Some(wait) = ctx.lags(object.meta()) {
@@ -51,7 +54,12 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<RivvenCluster>>, ctx:
 }
 
 /// Tells and records a decision. Before its steps, so that a person sees what is about to happen.
-async fn record(ctx: &Context, cluster: &mut RivvenCluster, sight: &ClusterSight, decision: &Decision<Step>) -> Result<(), StepError> {
+async fn record(
+    ctx: &Context,
+    cluster: &mut RivvenCluster,
+    sight: &ClusterSight,
+    decision: &Decision<Step>,
+) -> Result<(), StepError> {
     let none = RivvenClusterStatus::default();
     let before = cluster.status.as_ref().unwrap_or(&none);
     let after = report::cluster(cluster, &sight.observation, decision, Context::now());
@@ -65,6 +73,10 @@ async fn record(ctx: &Context, cluster: &mut RivvenCluster, sight: &ClusterSight
     Ok(())
 }
 
-pub(super) fn back_off(object: Arc<DeserializeGuard<RivvenCluster>>, error: &ReconcileError, ctx: Arc<Context>) -> Action {
+pub(super) fn back_off(
+    object: Arc<DeserializeGuard<RivvenCluster>>,
+    error: &ReconcileError,
+    ctx: Arc<Context>,
+) -> Action {
     ctx.back_off(KIND, object.meta(), error)
 }

@@ -15,7 +15,10 @@ use crate::execute::report;
 
 const KIND: Kind = Kind::Connect;
 
-pub(super) async fn reconcile(object: Arc<DeserializeGuard<RivvenConnect>>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
+pub(super) async fn reconcile(
+    object: Arc<DeserializeGuard<RivvenConnect>>,
+    ctx: Arc<Context>,
+) -> Result<Action, ReconcileError> {
     let began = Instant::now();
     ctx.observer.caches().synced().await;
     if let Some(wait) = ctx.lags(object.meta()) {
@@ -43,6 +46,10 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<RivvenConnect>>, ctx:
     Ok(ctx.next(KIND, connect.meta(), &decision, began))
 }
 
-pub(super) fn back_off(object: Arc<DeserializeGuard<RivvenConnect>>, error: &ReconcileError, ctx: Arc<Context>) -> Action {
+pub(super) fn back_off(
+    object: Arc<DeserializeGuard<RivvenConnect>>,
+    error: &ReconcileError,
+    ctx: Arc<Context>,
+) -> Action {
     ctx.back_off(KIND, object.meta(), error)
 }

@@ -87,7 +87,11 @@ impl Context {
 
     /// Forgets an object that is gone.
     pub(super) fn forget(&self, kind: Kind, meta: &ObjectMeta) {
-        self.metrics.forget(kind, meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+        self.metrics.forget(
+            kind,
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.name.as_deref().unwrap_or_default(),
+        );
         if let Some(uid) = &meta.uid {
             self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
             self.backoffs.reset(uid);
@@ -111,7 +115,13 @@ impl Context {
     }
 
     /// Reports an object that cannot be read as its type on the object itself, and touches nothing else.
-    pub(super) async fn report_malformed<K, S>(&self, kind: Kind, meta: &ObjectMeta, before: &RecordedStatus, decision: &Decision<S>) -> Result<(), StepError>
+    pub(super) async fn report_malformed<K, S>(
+        &self,
+        kind: Kind,
+        meta: &ObjectMeta,
+        before: &RecordedStatus,
+        decision: &Decision<S>,
+    ) -> Result<(), StepError>
     where
         K: Resource<DynamicType = ()>,
     {
@@ -119,7 +129,12 @@ impl Context {
         after["phase"] = json!(decision.phase.as_str());
         after["reason"] = json!(decision.reason.as_str());
         after["message"] = json!(decision.message);
-        after["conditions"] = json!(status::conditions(decision, &before.conditions, meta.generation, &status::kubernetes_time(Self::now())));
+        after["conditions"] = json!(status::conditions(
+            decision,
+            &before.conditions,
+            meta.generation,
+            &status::kubernetes_time(Self::now())
+        ));
         let written = self.executor.write_status::<K>(meta, &before.raw, &after).await?;
         if let Some(written) = written {
             self.wrote(&written);
@@ -129,8 +144,13 @@ impl Context {
     }
 
     /// Counts and tells one step.
-    pub(super) async fn tell_step<K>(&self, kind: Kind, object: &K, step: &'static str, outcome: &Result<String, StepError>)
-    where
+    pub(super) async fn tell_step<K>(
+        &self,
+        kind: Kind,
+        object: &K,
+        step: &'static str,
+        outcome: &Result<String, StepError>,
+    ) where
         K: Resource<DynamicType = ()>,
     {
         let counted = match outcome {
@@ -154,7 +174,8 @@ impl Context {
 
     /// When to look again after a decision was carried out.
     pub(super) fn next<S>(&self, kind: Kind, meta: &ObjectMeta, decision: &Decision<S>, began: Instant) -> Action {
-        let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+        let (namespace, name) =
+            (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
         self.metrics.object(kind, namespace, name, decision.phase, decision.blocked_by.iter().map(|b| b.reason));
         let outcome = match (decision.steps.is_empty(), decision.blocked_by.is_empty()) {
             (false, _) => Outcome::Progressing,
@@ -184,7 +205,13 @@ impl Context {
 
 /// The resync of each object at a time of its own, within a tenth, so that a thousand objects do not come at once.
 fn spread(resync: Duration, meta: &ObjectMeta) -> Duration {
-    let part = meta.uid.as_deref().unwrap_or_default().bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into())) % 100;
+    let part = meta
+        .uid
+        .as_deref()
+        .unwrap_or_default()
+        .bytes()
+        .fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()))
+        % 100;
     resync - resync / 1000 * part
 }
 

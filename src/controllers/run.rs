@@ -28,10 +28,17 @@ const BEAT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Runs the controllers of `scopes` until `stop`. `context` is given the caches that the watches fill.
-pub async fn run(client: Client, scopes: Vec<Scope>, health: &Health, stop: &Stop, context: impl FnOnce(Caches) -> Context) {
+pub async fn run(
+    client: Client,
+    scopes: Vec<Scope>,
+    health: &Health,
+    stop: &Stop,
+    context: impl FnOnce(Caches) -> Context,
+) {
     let news = ClusterNews::new();
     let mut caches = Caches::default();
-    let starts: Vec<Start> = scopes.into_iter().map(|scope| start(&client, scope, &mut caches, news.clone(), health, stop)).collect();
+    let starts: Vec<Start> =
+        scopes.into_iter().map(|scope| start(&client, scope, &mut caches, news.clone(), health, stop)).collect();
     let context = Arc::new(context(caches));
     let synced = {
         let (context, health) = (Arc::clone(&context), health.clone());
@@ -120,11 +127,15 @@ fn start(client: &Client, scope: Scope, caches: &mut Caches, news: ClusterNews, 
                 }
             })
         };
-        let of_cluster = |topic: &RivvenTopic, cluster: &(String, String)| refers(&topic.spec.cluster_ref, topic.metadata.namespace.clone(), cluster);
+        let of_cluster = |topic: &RivvenTopic, cluster: &(String, String)| {
+            refers(&topic.spec.cluster_ref, topic.metadata.namespace.clone(), cluster)
+        };
         let topics_run = Controller::for_stream(watched.applied_objects(), topic_store.clone())
             .with_config(config())
             .reconcile_on(news.dependents(topic_store, of_cluster))
-            .reconcile_on(futures::stream::unfold(rivals_gone, |mut gone| async move { gone.recv().await.map(|next| (next, gone)) }))
+            .reconcile_on(futures::stream::unfold(rivals_gone, |mut gone| async move {
+                gone.recv().await.map(|next| (next, gone))
+            }))
             .graceful_shutdown_on(stopped(stop.clone()))
             .run(topic::reconcile, topic::back_off, Arc::clone(&ctx));
 
@@ -136,8 +147,9 @@ fn start(client: &Client, scope: Scope, caches: &mut Caches, news: ClusterNews, 
                 }
             })
         };
-        let of_cluster =
-            |connect: &RivvenConnect, cluster: &(String, String)| refers(&connect.spec.cluster_ref, connect.metadata.namespace.clone(), cluster);
+        let of_cluster = |connect: &RivvenConnect, cluster: &(String, String)| {
+            refers(&connect.spec.cluster_ref, connect.metadata.namespace.clone(), cluster)
+        };
         let connects_run = Controller::for_stream(watched.applied_objects(), connect_store.clone())
             .with_config(config())
             .reconcile_on(news.dependents(connect_store, of_cluster))

@@ -16,7 +16,10 @@ use crate::observe::TopicSight;
 
 const KIND: Kind = Kind::Topic;
 
-pub(super) async fn reconcile(object: Arc<DeserializeGuard<RivvenTopic>>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
+pub(super) async fn reconcile(
+    object: Arc<DeserializeGuard<RivvenTopic>>,
+    ctx: Arc<Context>,
+) -> Result<Action, ReconcileError> {
     let began = Instant::now();
     ctx.observer.caches().synced().await;
     if let Some(wait) = ctx.lags(object.meta()) {
@@ -50,7 +53,12 @@ pub(super) async fn reconcile(object: Arc<DeserializeGuard<RivvenTopic>>, ctx: A
     Ok(ctx.next(KIND, topic.meta(), &decision, began))
 }
 
-async fn record(ctx: &Context, topic: &mut RivvenTopic, sight: &TopicSight, decision: &Decision<Step>) -> Result<(), StepError> {
+async fn record(
+    ctx: &Context,
+    topic: &mut RivvenTopic,
+    sight: &TopicSight,
+    decision: &Decision<Step>,
+) -> Result<(), StepError> {
     let none = RivvenTopicStatus::default();
     let before = topic.status.as_ref().unwrap_or(&none);
     let after = report::topic(topic, &sight.observation, decision, Context::now());
@@ -64,6 +72,10 @@ async fn record(ctx: &Context, topic: &mut RivvenTopic, sight: &TopicSight, deci
     Ok(())
 }
 
-pub(super) fn back_off(object: Arc<DeserializeGuard<RivvenTopic>>, error: &ReconcileError, ctx: Arc<Context>) -> Action {
+pub(super) fn back_off(
+    object: Arc<DeserializeGuard<RivvenTopic>>,
+    error: &ReconcileError,
+    ctx: Arc<Context>,
+) -> Action {
     ctx.back_off(KIND, object.meta(), error)
 }

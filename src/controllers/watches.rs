@@ -37,25 +37,50 @@ impl Scope {
     }
 
     /// A watch of one of the custom resources, whole.
-    pub(super) fn own<K>(&self, client: &Client, progress: &Progress) -> (Store<K>, impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>)
+    pub(super) fn own<K>(
+        &self,
+        client: &Client,
+        progress: &Progress,
+    ) -> (Store<K>, impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>)
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
     {
         fill(self.api(client), watcher::Config::default(), progress)
     }
 
     /// A watch of objects that the operator made, by their label.
-    pub(super) fn owned<K>(&self, client: &Client, progress: &Progress) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>)
+    pub(super) fn owned<K>(
+        &self,
+        client: &Client,
+        progress: &Progress,
+    ) -> (Store<K>, impl Stream<Item = Result<K, watcher::Error>> + Send + use<K>)
     where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
     {
         let (key, value) = names::MANAGED_BY;
-        let (reader, events) = fill(self.api(client), watcher::Config::default().labels(&format!("{key}={value}")), progress);
+        let (reader, events) =
+            fill(self.api(client), watcher::Config::default().labels(&format!("{key}={value}")), progress);
         (reader, events.touched_objects())
     }
 }
 
-fn fill<K>(api: Api<K>, config: watcher::Config, progress: &Progress) -> (Store<K>, impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>)
+fn fill<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    progress: &Progress,
+) -> (Store<K>, impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
@@ -74,7 +99,9 @@ where
 }
 
 /// The cluster that an object of ours belongs to, by its label. A forged label only makes a cluster look once more.
-pub(super) fn cluster_of<K: Resource<DynamicType = ()>>(object: &K) -> Option<ObjectRef<DeserializeGuard<RivvenCluster>>> {
+pub(super) fn cluster_of<K: Resource<DynamicType = ()>>(
+    object: &K,
+) -> Option<ObjectRef<DeserializeGuard<RivvenCluster>>> {
     let cluster = object.labels().get(names::CLUSTER)?;
     Some(ObjectRef::new(cluster).within(object.namespace().as_deref()?))
 }
@@ -155,13 +182,25 @@ impl ClusterNews {
 }
 
 /// Whether a reference made in `namespace` is to `cluster`.
-pub(super) fn refers(reference: &crate::api::ClusterRef, namespace: Option<String>, cluster: &(String, String)) -> bool {
+pub(super) fn refers(
+    reference: &crate::api::ClusterRef,
+    namespace: Option<String>,
+    cluster: &(String, String),
+) -> bool {
     reference.name == cluster.1 && reference.namespace.clone().or(namespace).as_deref() == Some(cluster.0.as_str())
 }
 
 /// Two objects about the same topic of the same cluster concern each other: when the older goes, the other may act.
-pub(super) fn rivals(store: &Store<DeserializeGuard<RivvenTopic>>, gone: &RivvenTopic) -> Vec<ObjectRef<DeserializeGuard<RivvenTopic>>> {
+pub(super) fn rivals(
+    store: &Store<DeserializeGuard<RivvenTopic>>,
+    gone: &RivvenTopic,
+) -> Vec<ObjectRef<DeserializeGuard<RivvenTopic>>> {
     let name = gone.topic_name();
-    let same = |other: &RivvenTopic| other.topic_name() == name && other.spec.cluster_ref.name == gone.spec.cluster_ref.name;
-    store.state_filter(|other| other.0.as_ref().is_ok_and(same)).iter().map(|other| ObjectRef::from_obj(other.as_ref())).collect()
+    let same =
+        |other: &RivvenTopic| other.topic_name() == name && other.spec.cluster_ref.name == gone.spec.cluster_ref.name;
+    store
+        .state_filter(|other| other.0.as_ref().is_ok_and(same))
+        .iter()
+        .map(|other| ObjectRef::from_obj(other.as_ref()))
+        .collect()
 }

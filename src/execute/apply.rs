@@ -45,7 +45,8 @@ pub(crate) async fn replace(client: &Client, desired: &Value, live: &Value) -> R
 }
 
 fn parse(value: &Value) -> Result<DynamicObject, StepError> {
-    serde_json::from_value(value.clone()).map_err(|error| StepError::Internal(format!("a rendered object is malformed: {error}")))
+    serde_json::from_value(value.clone())
+        .map_err(|error| StepError::Internal(format!("a rendered object is malformed: {error}")))
 }
 
 fn stamped(desired: &Value) -> Value {

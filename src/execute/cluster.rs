@@ -19,7 +19,12 @@ const TOKEN_BYTES: usize = 32;
 
 impl Executor {
     /// Runs one step of a cluster. The answer is what was done, for a person.
-    pub async fn cluster_step(&self, cluster: &RivvenCluster, sight: &ClusterSight, step: &Step) -> Result<String, StepError> {
+    pub async fn cluster_step(
+        &self,
+        cluster: &RivvenCluster,
+        sight: &ClusterSight,
+        step: &Step,
+    ) -> Result<String, StepError> {
         self.may_write()?;
         let namespace = cluster.namespace().unwrap_or_default();
         let name = cluster.name_any();
@@ -41,15 +46,20 @@ impl Executor {
             }
             Step::DeleteStatefulSet { uid } => {
                 // Foreground: the set stays until its pods are gone, so "the set is gone" means that the brokers stopped.
-                let params =
-                    DeleteParams { preconditions: only(uid), propagation_policy: Some(PropagationPolicy::Foreground), ..DeleteParams::default() };
+                let params = DeleteParams {
+                    preconditions: only(uid),
+                    propagation_policy: Some(PropagationPolicy::Foreground),
+                    ..DeleteParams::default()
+                };
                 let set = names::stateful_set(&name);
                 Api::<StatefulSet>::namespaced(self.client.clone(), &namespace).delete(&set, &params).await?;
                 Ok(format!("StatefulSet {set} deleted; its brokers stop first"))
             }
             Step::DeleteVolume { claim, uid } => {
                 let params = DeleteParams { preconditions: only(uid), ..DeleteParams::default() };
-                Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), &namespace).delete(claim, &params).await?;
+                Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), &namespace)
+                    .delete(claim, &params)
+                    .await?;
                 Ok(format!("volume claim {claim} deleted"))
             }
         }
@@ -98,10 +108,14 @@ impl Executor {
 
     pub(super) async fn set_finalizer<K>(&self, object: &K, wanted: bool) -> Result<(), StepError>
     where
-        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + serde::de::DeserializeOwned
+            + std::fmt::Debug,
     {
         self.may_write()?;
-        let mut finalizers: Vec<String> = object.finalizers().iter().filter(|name| *name != FINALIZER).cloned().collect();
+        let mut finalizers: Vec<String> =
+            object.finalizers().iter().filter(|name| *name != FINALIZER).cloned().collect();
         if wanted {
             finalizers.push(FINALIZER.to_owned());
         }

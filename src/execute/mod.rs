@@ -17,7 +17,6 @@ pub use apply::MANAGER;
 pub(crate) use cluster::FINALIZER;
 pub use error::StepError;
 
-
 /// Whether a write may begin now: this process leads, and its lease has not run into the renew deadline.
 pub type MayWrite = Arc<dyn Fn() -> bool + Send + Sync>;
 

@@ -12,13 +12,18 @@ use chrono::{DateTime, Utc};
 
 use super::status::{conditions, kubernetes_time};
 use crate::api::{
-    BlockedBy, BrokerStatus, RivvenCluster, RivvenClusterStatus, RivvenConnect, RivvenConnectStatus, RivvenTopic, RivvenTopicStatus,
-    VolumeStatus,
+    BlockedBy, BrokerStatus, RivvenCluster, RivvenClusterStatus, RivvenConnect, RivvenConnectStatus, RivvenTopic,
+    RivvenTopicStatus, VolumeStatus,
 };
 use crate::render::names;
 
 /// The status of a cluster.
-pub fn cluster(object: &RivvenCluster, seen: &cluster::Observation, decision: &Decision<cluster::Step>, now: DateTime<Utc>) -> RivvenClusterStatus {
+pub fn cluster(
+    object: &RivvenCluster,
+    seen: &cluster::Observation,
+    decision: &Decision<cluster::Step>,
+    now: DateTime<Utc>,
+) -> RivvenClusterStatus {
     let before = object.status.as_ref();
     let name = object.name_any();
     let brokers: Vec<BrokerStatus> = seen.brokers.iter().map(|b| broker(&name, b, now)).collect();
@@ -37,12 +42,18 @@ pub fn cluster(object: &RivvenCluster, seen: &cluster::Observation, decision: &D
         ready_replicas: Some(u32::try_from(ready).unwrap_or(u32::MAX)),
         ready: Some(format!("{ready}/{}", seen.replicas)),
         selector: exists.then(|| {
-            let pairs: Vec<String> = names::selector(&name).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let pairs: Vec<String> =
+                names::selector(&name).into_iter().map(|(key, value)| format!("{key}={value}")).collect();
             pairs.join(",")
         }),
         version: (!versions.is_empty()).then(|| versions.into_iter().collect::<Vec<_>>().join(",")),
         storage: capacity.map(quantity),
-        conditions: conditions(decision, before.map_or(&[], |s| s.conditions.as_slice()), object.metadata.generation, &kubernetes_time(now)),
+        conditions: conditions(
+            decision,
+            before.map_or(&[], |s| s.conditions.as_slice()),
+            object.metadata.generation,
+            &kubernetes_time(now),
+        ),
         brokers: brokers.into_iter().filter(|b| exists || b.volume.is_some()).collect(),
         blocked_by: decision.blocked_by.iter().map(BlockedBy::from).collect(),
     }
@@ -52,7 +63,9 @@ fn broker(cluster: &str, broker: &Broker, now: DateTime<Utc>) -> BrokerStatus {
     let health = diagnose(broker, now);
     let (reason, message) = match &health {
         Health::Well => (None, None),
-        Health::Coming(reason, message) | Health::Trouble(reason, message) => (Some(reason.as_str().to_owned()), Some(message.clone())),
+        Health::Coming(reason, message) | Health::Trouble(reason, message) => {
+            (Some(reason.as_str().to_owned()), Some(message.clone()))
+        }
     };
     let (version, node_id, leader) = match &broker.answer {
         Answer::Said { version, node_id, leader, .. } => (Some(version.clone()), Some(node_id.clone()), *leader),
@@ -85,7 +98,12 @@ fn quantity(bytes: u64) -> String {
 }
 
 /// The status of a topic.
-pub fn topic(object: &RivvenTopic, seen: &topic::Observation, decision: &Decision<topic::Step>, now: DateTime<Utc>) -> RivvenTopicStatus {
+pub fn topic(
+    object: &RivvenTopic,
+    seen: &topic::Observation,
+    decision: &Decision<topic::Step>,
+    now: DateTime<Utc>,
+) -> RivvenTopicStatus {
     let before = object.status.as_ref();
     let mut status = RivvenTopicStatus {
         phase: Some(decision.phase.into()),
@@ -93,7 +111,12 @@ pub fn topic(object: &RivvenTopic, seen: &topic::Observation, decision: &Decisio
         message: Some(decision.message.clone()),
         observed_generation: object.metadata.generation,
         topic_name: Some(seen.wish.topic.clone()),
-        conditions: conditions(decision, before.map_or(&[], |s| s.conditions.as_slice()), object.metadata.generation, &kubernetes_time(now)),
+        conditions: conditions(
+            decision,
+            before.map_or(&[], |s| s.conditions.as_slice()),
+            object.metadata.generation,
+            &kubernetes_time(now),
+        ),
         blocked_by: decision.blocked_by.iter().map(BlockedBy::from).collect(),
         topic_labels: object.spec.topic_labels.clone(),
         ..RivvenTopicStatus::default()
@@ -129,7 +152,12 @@ pub fn connect(object: &RivvenConnect, decision: &Decision<connect::Step>, now: 
         reason: Some(decision.reason.as_str().to_owned()),
         message: Some(decision.message.clone()),
         observed_generation: object.metadata.generation,
-        conditions: conditions(decision, before.map_or(&[], |s| s.conditions.as_slice()), object.metadata.generation, &kubernetes_time(now)),
+        conditions: conditions(
+            decision,
+            before.map_or(&[], |s| s.conditions.as_slice()),
+            object.metadata.generation,
+            &kubernetes_time(now),
+        ),
         blocked_by: decision.blocked_by.iter().map(BlockedBy::from).collect(),
         ..RivvenConnectStatus::default()
     }

@@ -1,7 +1,7 @@
 //! Writing the status: only if it differs, with true transition times, and gone fields taken away.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use chrono::{DateTime, Utc};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta, Time};
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kube::core::ApiResource;
 use kube::{Api, Resource};
@@ -18,12 +18,18 @@ pub fn kubernetes_time(now: DateTime<Utc>) -> Time {
 
 /// The conditions to record: those decided, each with the transition time it had while its status stays the same.
 /// A condition that is decided no more is dropped.
-pub fn conditions<S>(decision: &Decision<S>, before: &[Condition], generation: Option<i64>, now: &Time) -> Vec<Condition> {
+pub fn conditions<S>(
+    decision: &Decision<S>,
+    before: &[Condition],
+    generation: Option<i64>,
+    now: &Time,
+) -> Vec<Condition> {
     decision
         .conditions
         .iter()
         .map(|decided| {
-            let kept = before.iter().find(|old| old.type_ == decided.kind.as_str() && old.status == decided.status.as_str());
+            let kept =
+                before.iter().find(|old| old.type_ == decided.kind.as_str() && old.status == decided.status.as_str());
             Condition {
                 type_: decided.kind.as_str().to_owned(),
                 status: decided.status.as_str().to_owned(),
@@ -41,11 +47,17 @@ impl Executor {
     /// metadata after that, if it was written: a step that follows must not be refused for this very write.
     ///
     /// The patch names the object's uid: a status must not land on an object of the same name made since.
-    pub async fn write_status<K>(&self, meta: &ObjectMeta, before: &impl Serialize, after: &impl Serialize) -> Result<Option<ObjectMeta>, StepError>
+    pub async fn write_status<K>(
+        &self,
+        meta: &ObjectMeta,
+        before: &impl Serialize,
+        after: &impl Serialize,
+    ) -> Result<Option<ObjectMeta>, StepError>
     where
         K: Resource<DynamicType = ()>,
     {
-        let value = |status: Result<Value, serde_json::Error>| status.map_err(|error| StepError::Internal(error.to_string()));
+        let value =
+            |status: Result<Value, serde_json::Error>| status.map_err(|error| StepError::Internal(error.to_string()));
         let changes = merge_patch(&value(serde_json::to_value(before))?, &value(serde_json::to_value(after))?);
         if changes.as_object().is_none_or(Map::is_empty) {
             return Ok(None);
@@ -64,7 +76,10 @@ impl Executor {
 /// The JSON merge patch (RFC 7386) that makes `after` of `before`.
 fn merge_patch(before: &Value, after: &Value) -> Value {
     let (Value::Object(before), Value::Object(after)) = (before, after) else { return after.clone() };
-    let gone = before.keys().filter(|key| after.get(*key).is_none_or(Value::is_null)).map(|key| (key.clone(), Value::Null));
+    let gone = before
+        .iter()
+        .filter(|(key, value)| !value.is_null() && after.get(*key).is_none_or(Value::is_null))
+        .map(|(key, _)| (key.clone(), Value::Null));
     let changed = after.iter().filter(|(_, value)| !value.is_null()).filter_map(|(key, value)| match before.get(key) {
         Some(old) if old == value => None,
         Some(old) => Some((key.clone(), merge_patch(old, value))),

@@ -12,13 +12,22 @@ use crate::observe::{MARK, TopicSight};
 
 impl Executor {
     /// Runs one step of a topic. The answer is what was done, for a person.
-    pub async fn topic_step(&self, topic: &RivvenTopic, sight: &TopicSight, brokers: &Brokers, step: &Step) -> Result<String, StepError> {
+    pub async fn topic_step(
+        &self,
+        topic: &RivvenTopic,
+        sight: &TopicSight,
+        brokers: &Brokers,
+        step: &Step,
+    ) -> Result<String, StepError> {
         self.may_write()?;
         let name = &sight.observation.wish.topic;
         match step {
             Step::AddFinalizer => return self.set_finalizer(topic, true).await.map(|()| "finalizer added".to_owned()),
             Step::RemoveFinalizer { reason } => {
-                return self.set_finalizer(topic, false).await.map(|()| format!("finalizer removed: {}", reason.meaning().trim()));
+                return self
+                    .set_finalizer(topic, false)
+                    .await
+                    .map(|()| format!("finalizer removed: {}", reason.meaning().trim()));
             }
             Step::Mark { cluster_uid } => {
                 self.mark(topic, json!(cluster_uid)).await?;

@@ -58,7 +58,9 @@ where
     /// The objects of a namespace that `wanted` picks.
     pub fn select(&self, namespace: &str, wanted: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
         self.in_namespace(namespace)
-            .flat_map(|scope| scope.store.state_filter(|object| object.namespace().as_deref() == Some(namespace) && wanted(object)))
+            .flat_map(|scope| {
+                scope.store.state_filter(|object| object.namespace().as_deref() == Some(namespace) && wanted(object))
+            })
             .collect()
     }
 

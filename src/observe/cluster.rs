@@ -43,9 +43,9 @@ impl Observer {
 
         // Before the finalizer is on, nothing was ever created, so there is nothing to ask the API server for.
         let set = if finalizer { self.live(&namespace, &name, Object::StatefulSet).await? } else { None };
-        let ours = set.as_ref().filter(|set| {
-            !matches!(live::presence(&Value::Null, Some(set), &uid), Presence::Foreign { .. })
-        });
+        let ours = set
+            .as_ref()
+            .filter(|set| !matches!(live::presence(&Value::Null, Some(set), &uid), Presence::Foreign { .. }));
         let accepted = ours.and_then(accepted_spec);
         let override_ = cluster.annotations().get(crate::broker::capabilities::ANNOTATION).map(String::as_str);
 
@@ -54,7 +54,14 @@ impl Observer {
         let mut live = BTreeMap::new();
         let mut objects = Vec::new();
         if let (Some(spec), None) = (&in_force, deletion) {
-            let input = render::Input { name: &name, namespace: &namespace, uid: &uid, spec, capabilities, domain: &self.domain };
+            let input = render::Input {
+                name: &name,
+                namespace: &namespace,
+                uid: &uid,
+                spec,
+                capabilities,
+                domain: &self.domain,
+            };
             desired = render::cluster(&input);
             let unreadable;
             (live, unreadable) = self.live_objects(&namespace, &name, set.as_ref()).await;
@@ -103,12 +110,17 @@ impl Observer {
         });
         let mut prerequisites = Vec::new();
         let tls = &cluster.spec.tls;
-        for secret in [&tls.cert_secret_name, &tls.client_ca_secret_name].into_iter().flatten().filter(|_| tls.enabled) {
+        for secret in [&tls.cert_secret_name, &tls.client_ca_secret_name].into_iter().flatten().filter(|_| tls.enabled)
+        {
             let present = self.secret_exists(namespace, secret).await;
             prerequisites.push(fsm::Prerequisite { what: format!("Secret {secret}"), present });
         }
-        let candidate =
-            fsm::Candidate { wish, accepted: accepted.as_ref().map(|spec| spec.wish(&name)), capabilities, prerequisites };
+        let candidate = fsm::Candidate {
+            wish,
+            accepted: accepted.as_ref().map(|spec| spec.wish(&name)),
+            capabilities,
+            prerequisites,
+        };
         let admission = fsm::admit(&candidate);
         let in_force = match &admission {
             fsm::Admission::Accepted => Some(cluster.spec.clone()),
@@ -116,7 +128,8 @@ impl Observer {
             fsm::Admission::Refused(_) => None,
         };
         let capabilities = match &in_force {
-            Some(spec) => capabilities_with(&spec.version, override_).unwrap_or_else(|_| crate::broker::capabilities(&spec.version)),
+            Some(spec) => capabilities_with(&spec.version, override_)
+                .unwrap_or_else(|_| crate::broker::capabilities(&spec.version)),
             None => capabilities,
         };
         (admission, in_force, capabilities)
@@ -129,8 +142,10 @@ impl Observer {
         cluster: &str,
         set: Option<&Value>,
     ) -> (BTreeMap<Object, Value>, BTreeMap<Object, String>) {
-        let others = Object::ALL.into_iter().filter(|object| !matches!(object, Object::AuthSecret | Object::StatefulSet));
-        let found = join_all(others.map(|object| async move { (object, self.live(namespace, cluster, object).await) })).await;
+        let others =
+            Object::ALL.into_iter().filter(|object| !matches!(object, Object::AuthSecret | Object::StatefulSet));
+        let found =
+            join_all(others.map(|object| async move { (object, self.live(namespace, cluster, object).await) })).await;
         let mut live: BTreeMap<Object, Value> = set.map(|set| (Object::StatefulSet, set.clone())).into_iter().collect();
         let mut unreadable = BTreeMap::new();
         for (object, outcome) in found {
@@ -145,7 +160,8 @@ impl Observer {
 
     /// Every broker that should be or is there: by pod, by claim, by number.
     async fn brokers_of(&self, namespace: &str, cluster: &str, uid: &str, replicas: u32) -> Vec<fsm::Broker> {
-        let is_ours = |labels: &BTreeMap<String, String>| labels.get(names::CLUSTER).map(String::as_str) == Some(cluster);
+        let is_ours =
+            |labels: &BTreeMap<String, String>| labels.get(names::CLUSTER).map(String::as_str) == Some(cluster);
         let pods = self.caches.pods.select(namespace, |pod| is_ours(pod.labels()));
         let mut ordinals: std::collections::BTreeSet<u32> = (0..replicas).collect();
         ordinals.extend(pods.iter().filter_map(|pod| ordinal(&pod.name_any(), &names::pod(cluster, 0))));
@@ -157,7 +173,9 @@ impl Observer {
             let facts = pod.as_deref().map(pod::facts);
             let incarnation = pod.as_deref().and_then(pod::incarnation);
             let answer = match (facts.as_ref().is_some_and(fsm::Pod::is_up), incarnation) {
-                (true, Some(incarnation)) => self.brokers.ask(&self.address(namespace, cluster, ordinal), incarnation).await,
+                (true, Some(incarnation)) => {
+                    self.brokers.ask(&self.address(namespace, cluster, ordinal), incarnation).await
+                }
                 _ => fsm::Answer::NotAsked,
             };
             let claim = self.caches.claims.get(namespace, &names::claim(cluster, ordinal));
@@ -186,9 +204,16 @@ impl Observer {
             let (namespace, name) = object();
             format!("{kind} {}/{name}", namespace.unwrap_or_default())
         };
-        let topics = self.caches.topics.select_all(|topic| topic.0.as_ref().is_ok_and(|t| refers(t.namespace(), &t.spec.cluster_ref)));
-        let connects = self.caches.connects.select_all(|connect| connect.0.as_ref().is_ok_and(|c| refers(c.namespace(), &c.spec.cluster_ref)));
-        let mut all: Vec<String> = topics.iter().map(|t| name("RivvenTopic", &|| (t.namespace(), t.name_any()))).collect();
+        let topics = self
+            .caches
+            .topics
+            .select_all(|topic| topic.0.as_ref().is_ok_and(|t| refers(t.namespace(), &t.spec.cluster_ref)));
+        let connects = self
+            .caches
+            .connects
+            .select_all(|connect| connect.0.as_ref().is_ok_and(|c| refers(c.namespace(), &c.spec.cluster_ref)));
+        let mut all: Vec<String> =
+            topics.iter().map(|t| name("RivvenTopic", &|| (t.namespace(), t.name_any()))).collect();
         all.extend(connects.iter().map(|c| name("RivvenConnect", &|| (c.namespace(), c.name_any()))));
         all.sort();
         all
@@ -196,14 +221,16 @@ impl Observer {
 }
 
 fn accepted_spec(set: &Value) -> Option<RivvenClusterSpec> {
-    let text = set.pointer("/metadata/annotations").and_then(|a| a.get(names::ACCEPTED_SPEC)).and_then(Value::as_str)?;
+    let text =
+        set.pointer("/metadata/annotations").and_then(|a| a.get(names::ACCEPTED_SPEC)).and_then(Value::as_str)?;
     serde_json::from_str(text).ok()
 }
 
 fn stateful_set(set: &Value) -> fsm::StatefulSet {
     let number = |pointer: &str| set.pointer(pointer).and_then(Value::as_i64);
     let caught_up = number("/status/observedGeneration") >= number("/metadata/generation");
-    let revision = set.pointer("/status/updateRevision").and_then(Value::as_str).filter(|revision| !revision.is_empty());
+    let revision =
+        set.pointer("/status/updateRevision").and_then(Value::as_str).filter(|revision| !revision.is_empty());
     fsm::StatefulSet {
         uid: set.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().to_owned(),
         replicas: number("/spec/replicas").and_then(|n| u32::try_from(n).ok()).unwrap_or(0),

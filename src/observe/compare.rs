@@ -36,9 +36,12 @@ fn is_subset(desired: &Value, live: &Value, quantities: bool) -> bool {
             None => is_empty(wanted),
         }),
         (Value::Array(desired), Value::Array(live)) => {
-            desired.len() == live.len() && desired.iter().zip(live).all(|(wanted, found)| is_subset(wanted, found, quantities))
+            desired.len() == live.len()
+                && desired.iter().zip(live).all(|(wanted, found)| is_subset(wanted, found, quantities))
         }
-        (Value::String(desired), Value::String(live)) => desired == live || (quantities && same_quantity(desired, live)),
+        (Value::String(desired), Value::String(live)) => {
+            desired == live || (quantities && same_quantity(desired, live))
+        }
         _ => desired == live || (is_empty(desired) && is_empty(live)),
     }
 }
@@ -74,14 +77,16 @@ mod tests {
 
     #[test]
     fn defaults_of_the_api_server_are_no_difference() {
-        let desired = json!({"metadata": {"name": "x"}, "spec": {"replicas": 1, "selector": {}, "ports": [{"port": 1}]}});
+        let desired =
+            json!({"metadata": {"name": "x"}, "spec": {"replicas": 1, "selector": {}, "ports": [{"port": 1}]}});
         let live = json!({"metadata": {"name": "x", "uid": "u"}, "spec": {"replicas": 1, "ports": [{"port": 1, "protocol": "TCP"}], "x": 2}});
         assert!(is_current(&desired, &written(&desired, live)));
     }
 
     #[test]
     fn quantities_are_compared_as_quantities() {
-        let desired = json!({"metadata": {}, "spec": {"resources": {"requests": {"cpu": "1000m", "memory": "1024Mi"}}}});
+        let desired =
+            json!({"metadata": {}, "spec": {"resources": {"requests": {"cpu": "1000m", "memory": "1024Mi"}}}});
         let live = json!({"metadata": {}, "spec": {"resources": {"requests": {"cpu": "1", "memory": "1Gi"}}}});
         assert!(is_current(&desired, &written(&desired, live)));
         let other = json!({"metadata": {}, "spec": {"resources": {"requests": {"cpu": "1", "memory": "2Gi"}}}});

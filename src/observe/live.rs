@@ -18,14 +18,23 @@ const SECRET_COUNTS: Duration = Duration::from_secs(300);
 impl Observer {
     /// One object of a cluster: from the cache or, as the watches see labelled objects only and a foreign one need not
     /// carry our labels, from the API server when the cache does not have it.
-    pub(super) async fn live(&self, namespace: &str, cluster: &str, object: Object) -> Result<Option<Value>, ObserveError> {
+    pub(super) async fn live(
+        &self,
+        namespace: &str,
+        cluster: &str,
+        object: Object,
+    ) -> Result<Option<Value>, ObserveError> {
         if let Some(cached) = self.cached(namespace, cluster, object)? {
             return Ok(Some(cached));
         }
         let (version, name) = identity(cluster, object);
         let (group, version) = version.split_once('/').unwrap_or(("", version));
         let kind = kube::core::GroupVersionKind::gvk(group, version, object.kind());
-        let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &kube::core::ApiResource::from_gvk(&kind));
+        let api = Api::<DynamicObject>::namespaced_with(
+            self.client.clone(),
+            namespace,
+            &kube::core::ApiResource::from_gvk(&kind),
+        );
         api.get_opt(&name).await?.map(|found| value(&found)).transpose()
     }
 
@@ -35,7 +44,9 @@ impl Observer {
         match object {
             Object::AuthSecret => return Ok(None),
             Object::ConfigMap => caches.config_maps.get(namespace, &name).map(|found| value(found.as_ref())),
-            Object::HeadlessService | Object::ClientService => caches.services.get(namespace, &name).map(|found| value(found.as_ref())),
+            Object::HeadlessService | Object::ClientService => {
+                caches.services.get(namespace, &name).map(|found| value(found.as_ref()))
+            }
             Object::PodDisruptionBudget => caches.budgets.get(namespace, &name).map(|found| value(found.as_ref())),
             Object::NetworkPolicy => caches.policies.get(namespace, &name).map(|found| value(found.as_ref())),
             Object::StatefulSet => caches.stateful_sets.get(namespace, &name).map(|found| value(found.as_ref())),
@@ -111,7 +122,11 @@ fn ownership(live: &Value, uid: &str) -> Presence {
             }
         }
         Some(owner) => Presence::Foreign {
-            owner: format!("{} {}", owner["kind"].as_str().unwrap_or("something"), owner["name"].as_str().unwrap_or_default()),
+            owner: format!(
+                "{} {}",
+                owner["kind"].as_str().unwrap_or("something"),
+                owner["name"].as_str().unwrap_or_default()
+            ),
         },
         None => Presence::Foreign { owner: "somebody else (it has no controller)".to_owned() },
     }

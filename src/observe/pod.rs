@@ -54,7 +54,8 @@ fn state(state: &ContainerState) -> fsm::Container {
     } else if state.terminated.is_some() {
         fsm::Container::Terminated
     } else if let Some(waiting) = &state.waiting {
-        let (reason, message) = (waiting.reason.clone().unwrap_or_default(), waiting.message.clone().unwrap_or_default());
+        let (reason, message) =
+            (waiting.reason.clone().unwrap_or_default(), waiting.message.clone().unwrap_or_default());
         fsm::Container::Waiting { reason, message }
     } else {
         fsm::Container::Unreported

@@ -29,13 +29,17 @@ impl Observer {
         let wish = topic.wish();
         let namespace = topic.namespace().unwrap_or_default();
         let cluster = self.referred(&namespace, &topic.spec.cluster_ref);
-        let broker = matches!(cluster, fsm::Cluster::Ready { .. }).then(|| self.broker_of(&namespace, &topic.spec.cluster_ref)).flatten();
+        let broker = matches!(cluster, fsm::Cluster::Ready { .. })
+            .then(|| self.broker_of(&namespace, &topic.spec.cluster_ref))
+            .flatten();
         let older = self.older(topic, &namespace);
         let seen = match &broker {
             Some((address, incarnation)) if wish.problems.is_empty() && older.is_none() => {
                 match self.brokers.describe_topic(address, incarnation, &wish.topic).await {
                     // A standalone broker holds one copy of each partition; one that replicates tells by partition.
-                    Ok(Some(state)) => fsm::Seen::Present { partitions: state.partitions, replication: Some(1), config: state.config },
+                    Ok(Some(state)) => {
+                        fsm::Seen::Present { partitions: state.partitions, replication: Some(1), config: state.config }
+                    }
                     Ok(None) => fsm::Seen::Absent,
                     Err(error) => fsm::Seen::Unknown { why: error.to_string() },
                 }
@@ -88,7 +92,11 @@ impl Observer {
                 // As the brokers report it: the spec's version is what somebody wished for.
                 let version = status.and_then(|status| status.version.as_deref()).unwrap_or_default();
                 let able = capabilities(version);
-                fsm::Cluster::Ready { uid: cluster.uid().unwrap_or_default(), replicates: able.partition_metadata, acls: able.acls }
+                fsm::Cluster::Ready {
+                    uid: cluster.uid().unwrap_or_default(),
+                    replicates: able.partition_metadata,
+                    acls: able.acls,
+                }
             }
             phase => fsm::Cluster::NotReady { phase: phase.unwrap_or(Phase::Pending).into() },
         }
@@ -111,8 +119,12 @@ impl Observer {
         let (wanted, own_age) = (key(topic), age(topic));
         let rivals = self.caches.topics.select_all(|other| {
             other.0.as_ref().is_ok_and(|other| {
-                let same_object = other.name_any() == topic.name_any() && other.namespace().as_deref() == Some(namespace);
-                !same_object && other.metadata.deletion_timestamp.is_none() && key(other) == wanted && age(other) < own_age
+                let same_object =
+                    other.name_any() == topic.name_any() && other.namespace().as_deref() == Some(namespace);
+                !same_object
+                    && other.metadata.deletion_timestamp.is_none()
+                    && key(other) == wanted
+                    && age(other) < own_age
             })
         });
         let oldest = rivals.iter().filter_map(|rival| rival.0.as_ref().ok()).min_by_key(|rival| age(rival))?;

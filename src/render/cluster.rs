@@ -138,9 +138,9 @@ fn network_policy(input: &Input<'_>) -> Value {
         json!({ "podSelector": { "matchLabels": names::selector(input.name) } }),
         anywhere(json!({ "app.kubernetes.io/name": "rivven-operator" })),
     ];
-    inside.extend(input.spec.network_policy.monitoring_from.iter().map(|namespace| {
-        json!({ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace } } })
-    }));
+    inside.extend(input.spec.network_policy.monitoring_from.iter().map(
+        |namespace| json!({ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace } } }),
+    ));
     let rules = if input.spec.network_policy.enabled {
         json!([{ "ports": [tcp(names::CLIENT_PORT)] }, { "from": inside, "ports": [tcp(names::CLUSTER_PORT), tcp(names::API_PORT)] }])
     } else {

@@ -74,10 +74,14 @@ pub fn host(cluster: &str, namespace: &str, ordinal: u32, domain: &str) -> Strin
 
 /// What selects the brokers of a cluster.
 pub fn selector(cluster: &str) -> BTreeMap<String, String> {
-    [("app.kubernetes.io/name", "rivven"), ("app.kubernetes.io/instance", cluster), ("app.kubernetes.io/component", "broker")]
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect()
+    [
+        ("app.kubernetes.io/name", "rivven"),
+        ("app.kubernetes.io/instance", cluster),
+        ("app.kubernetes.io/component", "broker"),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .collect()
 }
 
 /// Labels of every object of a cluster.

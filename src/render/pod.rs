@@ -39,7 +39,10 @@ pub(super) fn template(input: &Input<'_>) -> Value {
         ("nodeSelector", (!spec.node_selector.is_empty()).then(|| json!(spec.node_selector))),
         ("priorityClassName", spec.priority_class_name.as_ref().map(|name| json!(name))),
         ("serviceAccountName", spec.service_account_name.as_ref().map(|name| json!(name))),
-        ("topologySpreadConstraints", (!spec.topology_spread_constraints.is_empty()).then(|| json!(spec.topology_spread_constraints))),
+        (
+            "topologySpreadConstraints",
+            (!spec.topology_spread_constraints.is_empty()).then(|| json!(spec.topology_spread_constraints)),
+        ),
     ];
     for (field, value) in optional {
         if let Some(value) = value {
@@ -97,10 +100,8 @@ fn probes(input: &Input<'_>, container: &mut Value) {
     let get = |path: &str| json!({ "path": path, "port": "metrics" });
     let split = input.capabilities.health_split;
     let path = |split_path: &'static str| if split { split_path } else { "/health" };
-    container["startupProbe"] =
-        json!({ "httpGet": get(path("/health/startup")), "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 300 });
-    container["livenessProbe"] =
-        json!({ "httpGet": get(path("/health/live")), "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3 });
+    container["startupProbe"] = json!({ "httpGet": get(path("/health/startup")), "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 300 });
+    container["livenessProbe"] = json!({ "httpGet": get(path("/health/live")), "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3 });
     // The released broker stays "healthy" without a client port (observed on 0.0.22), so readiness asks that port.
     container["readinessProbe"] = if split {
         json!({ "httpGet": get("/health/ready"), "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 3 })

@@ -24,6 +24,13 @@ for signal in TERM KILL; do
     sleep .1
   done
 done
+# Containers whose runtime was killed keep running: they are found by the cluster's own cgroup.
+for ((n = 0; n < 20; n++)); do
+  left=$(cat $(find /sys/fs/cgroup/*/"$NETNS" /sys/fs/cgroup/"$NETNS" -name cgroup.procs 2>/dev/null) /dev/null 2>/dev/null | sort -u)
+  [ -z "$left" ] && break
+  end KILL $left
+  sleep .1
+done
 # Containers whose shim was killed keep running: they are found by their working state under ours.
 for shim in $(grep -slF "$STATE/" /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3); do
   case "$(tr '\0' ' ' <"/proc/$shim/cmdline" 2>/dev/null)" in *containerd-shim*) end KILL "$shim" ;; esac
@@ -33,5 +40,6 @@ losetup -l -n -O NAME,BACK-FILE 2>/dev/null | awk -v s="$STATE/" 'index($2, s) =
 for sandbox in $sandboxes; do ip netns del "$sandbox" 2>/dev/null; done
 ip link del "$LINK" 2>/dev/null
 ip netns del "$NETNS" 2>/dev/null
+find /sys/fs/cgroup/*/"$NETNS" /sys/fs/cgroup/"$NETNS" -depth -type d -exec rmdir {} + 2>/dev/null
 rm -rf "$STATE"
 exit 0

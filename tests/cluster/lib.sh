@@ -16,10 +16,11 @@ in_ns() { nsenter --net="/run/netns/$NETNS" "$@"; }
 start() {
   local name=$1
   shift
-  in_ns setsid nohup "$@" >"$STATE/log/$name.log" 2>&1 </dev/null &
+  # Not by in_ns: a function in the background is a shell of its own, and the pid file would name that shell.
+  nsenter --net="/run/netns/$NETNS" setsid nohup "$@" >"$STATE/log/$name.log" 2>&1 </dev/null &
   echo $! >"$STATE/run/$name.pid"
 }
-admin() { in_ns kubectl --kubeconfig "$STATE/admin.conf" "$@"; }
+admin() { in_ns "$BIN/kubectl" --kubeconfig "$STATE/admin.conf" "$@"; }
 # Waits for a command to succeed, at most a minute.
 await() {
   local what=$1 n

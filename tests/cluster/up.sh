@@ -10,7 +10,7 @@ ip addr add "$HOST_IP/24" dev "$LINK" && ip link set "$LINK" up
 ip -n "$NETNS" addr add "$NODE_IP/24" dev eth0
 ip -n "$NETNS" link set eth0 up && ip -n "$NETNS" link set lo up
 ip -n "$NETNS" route add default via "$HOST_IP"
-in_ns sysctl -qw net.ipv4.ip_forward=1
+in_ns sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
 
 cd "$STATE/pki"
 openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout ca.key -out ca.crt -subj /CN=rivven-local-ca 2>/dev/null

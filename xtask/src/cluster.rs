@@ -51,11 +51,16 @@ impl Cluster {
 
     /// `kubectl` on this cluster.
     pub(crate) fn kubectl(self) -> Run {
-        program("kubectl").env("KUBECONFIG", self.kubeconfig())
+        program(paths::cache().unwrap_or_default().join("bin/kubectl")).env("KUBECONFIG", self.kubeconfig())
+    }
+
+    /// Written last: a start that was killed half-way leaves none.
+    fn stamp(self) -> PathBuf {
+        self.state().join("run/up")
     }
 
     pub(crate) fn is_up(self) -> bool {
-        self.kubeconfig().exists() && self.kubectl().args(["get", "--raw", "/readyz", "--request-timeout=3s"]).succeeds()
+        self.stamp().exists() && self.kubectl().args(["get", "--raw", "/readyz", "--request-timeout=3s"]).succeeds()
     }
 
     /// Starts it anew, whatever a run before left behind.
@@ -64,7 +69,9 @@ impl Cluster {
         step(&format!("starting Kubernetes {} as cluster {}", tools::KUBERNETES, self.name()), || {
             self.script("down.sh")?.quiet()?;
             self.script("up.sh")?.quiet()?;
-            self.start_volumes()
+            self.start_volumes()?;
+            std::fs::write(self.stamp(), "")?;
+            Ok(())
         })
     }
 
@@ -86,8 +93,17 @@ impl Cluster {
         // A copy, as the next build of this program replaces the file that runs.
         let copy = self.state().join("run/xtask");
         std::fs::copy(std::env::current_exe()?, &copy)?;
-        let mut daemon = program("setsid").arg(&copy).args(["volumes", "--state"]).arg(format!("{}/", self.state().display())).command();
-        let child = daemon.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn().context("the volume provisioner")?;
+        let mut daemon = program("setsid")
+            .arg(&copy)
+            .args(["volumes", "--state"])
+            .arg(format!("{}/", self.state().display()))
+            .command();
+        let child = daemon
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("the volume provisioner")?;
         std::fs::write(self.state().join("run/volumes.pid"), child.id().to_string())?;
         Ok(())
     }

@@ -23,11 +23,11 @@ pub(crate) fn run() -> Result<()> {
     println!("==> applying {SAMPLE}; this is what kubectl get -w shows:");
     let done = apply().inspect_err(|_| diagnose());
     for mut watch in watches {
-        watch.kill()?;
-        watch.wait()?;
+        // A watch that ended by itself is no reason to hide how the demo went.
+        let _ = watch.kill().and_then(|()| watch.wait());
     }
     done?;
-    exchange()?;
+    exchange().inspect_err(|_| diagnose())?;
     let kubeconfig = CLUSTER.kubeconfig();
     println!(
         "\nThe cluster stays up.\n\n  export KUBECONFIG={}\n  kubectl get rivven -A\n  kubectl describe rivvencluster quickstart\n  kubectl get rivvenclusters -w\n\nTo remove it:\n\n  cargo xtask down\n",
@@ -41,7 +41,9 @@ fn install() -> Result<()> {
     step("installing the operator from charts/rivven-operator", || {
         // The tag is the same after a rebuild; an annotation with the binary's hash makes the pod start anew then.
         let hash = tools::file_digest(&tools::operator_binary()?)?;
-        let helm = program(tools::helm()?).args(["upgrade", "--install", "rivven-operator"]).arg(paths::root().join("charts/rivven-operator"));
+        let helm = program(tools::helm()?)
+            .args(["upgrade", "--install", "rivven-operator"])
+            .arg(paths::root().join("charts/rivven-operator"));
         let helm = helm.args(["--namespace", "rivven-system", "--create-namespace", "--set", "image.tag=dev"]);
         let helm = helm.arg("--set").arg(format!("podAnnotations.rivven\\.io/binary={hash}"));
         helm.args(["--wait", "--timeout", "2m"]).env("KUBECONFIG", CLUSTER.kubeconfig()).quiet()
@@ -78,7 +80,8 @@ fn exchange() -> Result<()> {
     let outcome = (|| {
         let mut line = String::new();
         output.read_line(&mut line)?;
-        let port = line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).context("kubectl named no port")?;
+        let port =
+            line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).context("kubectl named no port")?;
         let address = format!("127.0.0.1:{port}");
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(write_and_read(&address))
     })();

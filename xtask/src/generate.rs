@@ -60,10 +60,22 @@ fn put(path: &str, content: &str, check: bool, stale: &mut Vec<String>) -> Resul
 
 /// The operator as plain manifests: the chart with its defaults, and the namespace that Helm would have made.
 fn manifests() -> Result<String> {
-    let helm = program(tools::helm()?).args(["template", "rivven-operator"]).arg(paths::root().join("charts/rivven-operator"));
-    let helm = helm.args(["--namespace", "rivven-system", "--kube-version", OLDEST, "--skip-tests", "--set", "crds.enabled=false"]);
+    let helm =
+        program(tools::helm()?).args(["template", "rivven-operator"]).arg(paths::root().join("charts/rivven-operator"));
+    let helm = helm.args([
+        "--namespace",
+        "rivven-system",
+        "--kube-version",
+        OLDEST,
+        "--skip-tests",
+        "--set",
+        "crds.enabled=false",
+    ]);
     let namespace = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: rivven-system\n  labels:\n    pod-security.kubernetes.io/enforce: restricted\n";
-    Ok(format!("# Generated from charts/rivven-operator by `cargo xtask generate`; do not edit.\n---\n{namespace}{}", helm.read()?))
+    Ok(format!(
+        "# Generated from charts/rivven-operator by `cargo xtask generate`; do not edit.\n---\n{namespace}{}",
+        helm.read()?
+    ))
 }
 
 /// The assets of a release: all CRDs in one file, the operator in another.

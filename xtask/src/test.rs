@@ -25,16 +25,23 @@ const ONE: Tally = Tally { passed: 1, failed: 0 };
 
 const PARTS: &[Part] = &[
     ("format", || cargo(&["fmt", "--all", "--check"]).show().map(|()| ONE)),
-    ("clippy", || cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]).show().map(|()| ONE)),
+    ("clippy", || {
+        cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
+            .show()
+            .map(|()| ONE)
+    }),
     ("licences and dependencies", dependencies),
     ("generated files", || generate::run(true).map(|()| ONE)),
-    ("tests without a cluster", || count(cargo(&["test", "--workspace", "--exclude", "rivven-e2e", "--locked", "--no-fail-fast"]))),
+    ("tests without a cluster", || {
+        count(cargo(&["test", "--workspace", "--exclude", "rivven-e2e", "--locked", "--no-fail-fast"]))
+    }),
     ("chart", chart),
     ("end to end", || {
         // From nothing, as on a fresh machine, and nothing is left behind.
         let tally = CLUSTER.down().and_then(|()| e2e(&[]));
-        CLUSTER.down()?;
-        tally
+        let removed = CLUSTER.down();
+        let tally = tally?;
+        removed.map(|()| tally)
     }),
 ];
 
@@ -77,10 +84,24 @@ pub(crate) fn end_to_end(args: &[String]) -> Result<()> {
 fn e2e(args: &[&str]) -> Result<Tally> {
     CLUSTER.up_with_images()?;
     // One after the other: they measure, kill the operator, and count requests, on one cluster.
-    let tests = cargo(&["test", "--package", "rivven-e2e", "--locked", "--no-fail-fast", "--", "--test-threads=1", "--nocapture"]).args(args);
+    let tests = cargo(&[
+        "test",
+        "--package",
+        "rivven-e2e",
+        "--locked",
+        "--no-fail-fast",
+        "--",
+        "--test-threads=1",
+        "--nocapture",
+    ])
+    .args(args);
     let state = CLUSTER.state();
-    let tests = tests.env("KUBECONFIG", CLUSTER.kubeconfig()).env("RIVVEN_E2E_AUDIT_LOG", state.join("audit/audit.log"));
-    let tests = tests.env("RIVVEN_E2E_HELM", tools::helm()?).env("RIVVEN_E2E_OPERATOR", tools::operator()?).env("RIVVEN_E2E_ROOT", paths::root());
+    let tests =
+        tests.env("KUBECONFIG", CLUSTER.kubeconfig()).env("RIVVEN_E2E_AUDIT_LOG", state.join("audit/audit.log"));
+    let tests = tests
+        .env("RIVVEN_E2E_HELM", tools::helm()?)
+        .env("RIVVEN_E2E_OPERATOR", tools::operator_binary()?)
+        .env("RIVVEN_E2E_ROOT", paths::root());
     count(tests)
 }
 
@@ -125,6 +146,7 @@ fn count(tests: Run) -> Result<Tally> {
         }
     }
     let status = child.wait()?;
+    // A test program that crashed has counted nothing.
     if !status.success() && tally.failed == 0 {
         bail!("the tests could not be run: {status}");
     }

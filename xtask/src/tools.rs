@@ -34,7 +34,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("catatonit", "/usr/bin/catatonit"),
     ("openssl", "/usr/bin/openssl"),
     ("xfsprogs", "/usr/sbin/mkfs.xfs"),
-    ("kubernetes-client", "/usr/bin/kubectl"),
+    ("util-linux", "/usr/sbin/losetup"),
 ];
 
 /// Everything that a local Kubernetes needs.
@@ -42,7 +42,7 @@ pub(crate) fn for_cluster() -> Result<PathBuf> {
     packages()?;
     let bin = paths::cache()?.join("bin");
     fs::create_dir_all(&bin)?;
-    let names = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"];
+    let names = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"];
     let packages: Vec<String> = names.iter().map(|name| format!("k8s.io/kubernetes/cmd/{name}")).collect();
     let version = "k8s.io/component-base/version";
     let flags = format!("-s -w -X {version}.gitVersion=v{KUBERNETES} -X {version}.gitMajor=1 -X {version}.gitMinor=34");
@@ -63,7 +63,8 @@ pub(crate) fn helm() -> Result<PathBuf> {
 }
 
 fn packages() -> Result<()> {
-    let missing: Vec<&str> = PACKAGES.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect();
+    let missing: Vec<&str> =
+        PACKAGES.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -81,7 +82,12 @@ fn packages() -> Result<()> {
 fn go(bin: &Path, module: &str, what: &str, flags: &str, packages: &[String]) -> Result<()> {
     let dir = paths::root().join("tests/cluster/modules").join(module);
     let stamp = bin.join(format!(".{module}"));
-    let key = digest(&[&fs::read(dir.join("go.mod"))?, &fs::read(dir.join("go.sum"))?, flags.as_bytes(), packages.join(" ").as_bytes()]);
+    let key = digest(&[
+        &fs::read(dir.join("go.mod"))?,
+        &fs::read(dir.join("go.sum"))?,
+        flags.as_bytes(),
+        packages.join(" ").as_bytes(),
+    ]);
     if fs::read_to_string(&stamp).is_ok_and(|built| built == key) {
         return Ok(());
     }
@@ -90,8 +96,10 @@ fn go(bin: &Path, module: &str, what: &str, flags: &str, packages: &[String]) ->
     }
     step(&format!("building {what}"), || {
         // A single package gets the module's name, as its own last element may be a version.
-        let output = if packages.len() == 1 { bin.join(module).into_os_string() } else { format!("{}/", bin.display()).into() };
-        let build = program("go").args(["build", "-buildvcs=false", "-ldflags", flags, "-o"]).arg(output).args(packages);
+        let output =
+            if packages.len() == 1 { bin.join(module).into_os_string() } else { format!("{}/", bin.display()).into() };
+        let build =
+            program("go").args(["build", "-buildvcs=false", "-ldflags", flags, "-o"]).arg(output).args(packages);
         build.env("CGO_ENABLED", "0").dir(&dir).quiet()
     })?;
     fs::write(stamp, key)?;
@@ -106,7 +114,17 @@ pub(crate) fn broker() -> Result<PathBuf> {
         return Ok(binary);
     }
     step(&format!("building the released broker {BROKER}, about 8 minutes the first time"), || {
-        let install = program("cargo").args(["install", "rivvend", "--version", BROKER, "--locked", "--force", "--target", TARGET, "--root"]);
+        let install = program("cargo").args([
+            "install",
+            "rivvend",
+            "--version",
+            BROKER,
+            "--locked",
+            "--force",
+            "--target",
+            TARGET,
+            "--root",
+        ]);
         install.arg(&root).env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", root.join("target")).dir("/").quiet()
     })?;
     Ok(binary)
@@ -115,7 +133,16 @@ pub(crate) fn broker() -> Result<PathBuf> {
 /// The operator, static.
 pub(crate) fn operator() -> Result<PathBuf> {
     step("building the operator", || {
-        let build = program("cargo").args(["build", "--quiet", "--release", "--locked", "--package", "rivven-operator", "--target", TARGET]);
+        let build = program("cargo").args([
+            "build",
+            "--quiet",
+            "--release",
+            "--locked",
+            "--package",
+            "rivven-operator",
+            "--target",
+            TARGET,
+        ]);
         build.env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", operator_target()?).dir(paths::root()).show()
     })?;
     operator_binary()
@@ -139,7 +166,9 @@ pub(crate) fn cargo_deny() -> Result<PathBuf> {
         return Ok(binary);
     }
     step("building cargo-deny, about 4 minutes the first time", || {
-        let install = program("cargo").args(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--force", "--root"]).arg(&root);
+        let install = program("cargo")
+            .args(["install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--force", "--root"])
+            .arg(&root);
         install.env("CARGO_TARGET_DIR", root.join("target")).dir("/").quiet()
     })?;
     Ok(binary)

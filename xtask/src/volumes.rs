@@ -30,6 +30,8 @@ const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 struct Provisioner {
     client: Client,
     folder: PathBuf,
+    /// Between finding a free loop device and taking it, nobody else may look for one.
+    devices: tokio::sync::Mutex<()>,
 }
 
 /// Answers claims until the process is ended.
@@ -41,7 +43,8 @@ pub(crate) fn serve(state: &Path) -> Result<()> {
         let client = Client::try_from(config)?;
         let claims = Api::<PersistentVolumeClaim>::all(client.clone());
         let volumes = Api::<PersistentVolume>::all(client.clone());
-        let provisioner = Arc::new(Provisioner { client, folder: state.join("volumes") });
+        let provisioner =
+            Arc::new(Provisioner { client, folder: state.join("volumes"), devices: tokio::sync::Mutex::default() });
         Controller::new(claims, kube::runtime::watcher::Config::default())
             .watches(volumes, kube::runtime::watcher::Config::default(), |volume| {
                 let claim = volume.spec.and_then(|spec| spec.claim_ref)?;
@@ -86,7 +89,12 @@ async fn serve_claim(claim: &PersistentVolumeClaim, provisioner: &Provisioner) -
     let wanted = requests.and_then(|r| r.get("storage")).and_then(|q| bytes(&q.0)).context("a claim without a size")?;
     match claim.status.as_ref().and_then(|status| status.phase.as_deref()) {
         Some("Bound") => {
-            let has = claim.status.as_ref().and_then(|s| s.capacity.as_ref()).and_then(|c| c.get("storage")).and_then(|q| bytes(&q.0));
+            let has = claim
+                .status
+                .as_ref()
+                .and_then(|s| s.capacity.as_ref())
+                .and_then(|c| c.get("storage"))
+                .and_then(|q| bytes(&q.0));
             if has.is_some_and(|has| has < wanted) {
                 grow(claim, provisioner, wanted).await?;
             }
@@ -112,9 +120,15 @@ async fn provision(claim: &PersistentVolumeClaim, provisioner: &Provisioner, siz
     }
     let (image, mount) = (provisioner.folder.join(format!("{name}.img")), provisioner.folder.join(&name));
     fs::create_dir_all(&mount)?;
-    fs::File::create(&image)?.set_len(size.max(LEAST))?;
-    program("mkfs.xfs").args(["-q", "-K"]).arg(&image).quiet()?;
-    program("mount").args(["-o", "loop"]).arg(&image).arg(&mount).quiet()?;
+    // A retry after the mount, because the volume could not be announced, must not write over what is mounted.
+    if !program("mountpoint").arg("-q").arg(&mount).succeeds() {
+        fs::File::create(&image)?.set_len(size.max(LEAST))?;
+        program("mkfs.xfs").args(["-q", "-K"]).arg(&image).quiet()?;
+        let _one_at_a_time = provisioner.devices.lock().await;
+        let device = free_device()?;
+        program("losetup").arg(&device).arg(&image).quiet()?;
+        program("mount").arg(&device).arg(&mount).quiet()?;
+    }
     let node = &claim.annotations()["volume.kubernetes.io/selected-node"];
     let volume = serde_json::from_value(json!({
         "metadata": { "name": name, "annotations": { "pv.kubernetes.io/provisioned-by": PROVISIONER } },
@@ -148,7 +162,8 @@ async fn grow(claim: &PersistentVolumeClaim, provisioner: &Provisioner, size: u6
     let patch = Patch::Merge(json!({ "spec": { "capacity": capacity } }));
     Api::<PersistentVolume>::all(provisioner.client.clone()).patch(&name, &PatchParams::default(), &patch).await?;
     let patch = Patch::Merge(json!({ "status": { "capacity": capacity, "conditions": null } }));
-    let claims = Api::<PersistentVolumeClaim>::namespaced(provisioner.client.clone(), &claim.namespace().unwrap_or_default());
+    let claims =
+        Api::<PersistentVolumeClaim>::namespaced(provisioner.client.clone(), &claim.namespace().unwrap_or_default());
     claims.patch_status(&claim.name_any(), &PatchParams::default(), &patch).await?;
     Ok(())
 }
@@ -164,14 +179,28 @@ async fn reclaim(provisioner: &Provisioner) -> Result<()> {
         }
         let name = volume.name_any();
         let mount = provisioner.folder.join(&name);
-        if mount.exists() {
+        if program("mountpoint").arg("-q").arg(&mount).succeeds() {
+            let device = program("findmnt").args(["-n", "-o", "SOURCE"]).arg(&mount).read()?;
             program("umount").arg(&mount).quiet()?;
+            program("losetup").args(["-d", device.trim()]).quiet()?;
+        }
+        if mount.exists() {
             fs::remove_dir(&mount)?;
             fs::remove_file(provisioner.folder.join(format!("{name}.img")))?;
         }
         volumes.delete(&name, &DeleteParams::default()).await?;
     }
     Ok(())
+}
+
+/// A free loop device. The kernel names one; its node may have to be made where nobody makes nodes.
+fn free_device() -> Result<String> {
+    let device = program("losetup").arg("-f").read()?.trim().to_owned();
+    if !Path::new(&device).exists() {
+        let number = device.trim_start_matches("/dev/loop");
+        program("mknod").args([device.as_str(), "b", "7", number]).quiet()?;
+    }
+    Ok(device)
 }
 
 fn bytes(quantity: &str) -> Option<u64> {

@@ -96,17 +96,22 @@ impl Place {
     pub async fn delete_cluster(&self, name: &str) -> Result<()> {
         let api = self.api::<RivvenCluster>();
         api.delete(name, &DeleteParams::default()).await?;
-        wait::until(&format!("cluster {name} gone"), || async { Ok(api.get_opt(name).await?.is_none().then_some(())) }).await
+        wait::until(&format!("cluster {name} gone"), || async { Ok(api.get_opt(name).await?.is_none().then_some(())) })
+            .await
     }
 
     /// Removes the namespace and all in it, and waits for it: the next test must find the machine free.
     pub async fn done(self) -> Result<()> {
         let clusters = self.api::<RivvenCluster>();
         clusters.delete_collection(&DeleteParams::default(), &kube::api::ListParams::default()).await?;
-        wait::until("all clusters gone", || async { Ok(clusters.list(&kube::api::ListParams::default()).await?.items.is_empty().then_some(())) }).await?;
+        wait::until("all clusters gone", || async {
+            Ok(clusters.list(&kube::api::ListParams::default()).await?.items.is_empty().then_some(()))
+        })
+        .await?;
         let api = Api::<Namespace>::all(self.client.clone());
         api.delete(&self.namespace, &DeleteParams::default()).await?;
-        wait::until("the namespace gone", || async { Ok(api.get_opt(&self.namespace).await?.is_none().then_some(())) }).await
+        wait::until("the namespace gone", || async { Ok(api.get_opt(&self.namespace).await?.is_none().then_some(())) })
+            .await
     }
 }
 

@@ -36,7 +36,19 @@ pub fn chart() -> Result<String> {
 /// Installs the operator, or brings it to these values, and waits until it leads.
 pub async fn ensure(values: &[&str]) -> Result<()> {
     let chart = chart()?;
-    let mut args = vec!["upgrade", "--install", RELEASE, &chart, "--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", "2m"];
+    let mut args = vec![
+        "upgrade",
+        "--install",
+        RELEASE,
+        &chart,
+        "--namespace",
+        NAMESPACE,
+        "--create-namespace",
+        "--wait",
+        "--timeout",
+        "2m",
+        "--take-ownership",
+    ];
     for value in ["image.tag=dev"].iter().chain(values) {
         args.extend(["--set", value]);
     }
@@ -51,7 +63,10 @@ pub async fn leading(client: &Client) -> Result<()> {
     wait::until("an operator that leads", || async {
         let holder = leases.get_opt(RELEASE).await?.and_then(|lease| lease.spec?.holder_identity).unwrap_or_default();
         let pods = pods(client).await?;
-        Ok(pods.iter().any(|pod| pod.metadata.deletion_timestamp.is_none() && holder.starts_with(&pod.name_any())).then_some(()))
+        Ok(pods
+            .iter()
+            .any(|pod| pod.metadata.deletion_timestamp.is_none() && holder.starts_with(&pod.name_any()))
+            .then_some(()))
     })
     .await
 }
@@ -59,7 +74,10 @@ pub async fn leading(client: &Client) -> Result<()> {
 /// Its pods.
 pub async fn pods(client: &Client) -> Result<Vec<Pod>> {
     let api = Api::<Pod>::namespaced(client.clone(), NAMESPACE);
-    Ok(api.list(&ListParams::default().labels("app.kubernetes.io/name=rivven-operator,app.kubernetes.io/component!=test")).await?.items)
+    Ok(api
+        .list(&ListParams::default().labels("app.kubernetes.io/name=rivven-operator,app.kubernetes.io/component!=test"))
+        .await?
+        .items)
 }
 
 /// Kills it, as a node that dies would: no grace, no release of the lease.

@@ -16,7 +16,10 @@ use serde_json::json;
 /// Every phase that a cluster goes through, as a watch shows it.
 fn phases(place: &Place, name: &str) -> (Arc<Mutex<Vec<Phase>>>, tokio::task::JoinHandle<()>) {
     let seen = Arc::new(Mutex::new(Vec::new()));
-    let (events, log) = (watcher(place.api::<RivvenCluster>(), watcher::Config::default().fields(&format!("metadata.name={name}"))), seen.clone());
+    let (events, log) = (
+        watcher(place.api::<RivvenCluster>(), watcher::Config::default().fields(&format!("metadata.name={name}"))),
+        seen.clone(),
+    );
     let task = tokio::spawn(events.for_each(move |event| {
         if let Ok(watcher::Event::Apply(cluster) | watcher::Event::InitApply(cluster)) = event
             && let Some(phase) = cluster.status.and_then(|status| status.phase)
@@ -43,10 +46,17 @@ async fn a_cluster_and_a_topic_become_ready_carry_a_record_and_go_in_order() -> 
     let status = cluster.status.context("a status")?;
     ensure!(status.version.as_deref() == Some("0.0.22"), "the version is the broker's own word: {:?}", status.version);
     ensure!(status.ready.as_deref() == Some("1/1") && status.storage.as_deref() == Some("320Mi"), "{status:?}");
-    ensure!(status.brokers.len() == 1 && status.brokers[0].node_id.as_deref() == Some("rivven-one-0"), "{:?}", status.brokers);
+    ensure!(
+        status.brokers.len() == 1 && status.brokers[0].node_id.as_deref() == Some("rivven-one-0"),
+        "{:?}",
+        status.brokers
+    );
     let topic = place.topic_is("orders", Phase::Ready).await?;
     let status = topic.status.context("a status")?;
-    ensure!(status.partitions == Some(3) && status.config.get("retention.ms").map(String::as_str) == Some("3600000"), "{status:?}");
+    ensure!(
+        status.partitions == Some(3) && status.config.get("retention.ms").map(String::as_str) == Some("3600000"),
+        "{status:?}"
+    );
 
     let mut connection = place.connect("rivven-one-0").await?;
     let offset = connection.client.publish_to_partition("orders", 2, None::<&[u8]>, &b"kept"[..]).await?;
@@ -55,16 +65,26 @@ async fn a_cluster_and_a_topic_become_ready_carry_a_record_and_go_in_order() -> 
 
     place.api::<RivvenTopic>().delete("orders", &DeleteParams::default()).await?;
     let topics = place.api::<RivvenTopic>();
-    wait::until("the topic's object gone", || async { Ok(topics.get_opt("orders").await?.is_none().then_some(())) }).await?;
+    wait::until("the topic's object gone", || async { Ok(topics.get_opt("orders").await?.is_none().then_some(())) })
+        .await?;
     ensure!(!connection.client.list_topics().await?.contains(&"orders".to_owned()), "deleteOnRemove deletes the topic");
     drop(connection);
 
     place.delete_cluster("one").await?;
     watch.abort();
     let seen = seen.lock().unwrap().clone();
-    ensure!(seen == [Phase::Pending, Phase::Provisioning, Phase::Ready, Phase::Terminating], "the phases that a watch shows: {seen:?}");
-    ensure!(place.api::<Pod>().list(&ListParams::default()).await?.items.is_empty(), "brokers stop before the object goes");
-    ensure!(place.api::<PersistentVolumeClaim>().get_opt("data-rivven-one-0").await?.is_some(), "Retain keeps the volume");
+    ensure!(
+        seen == [Phase::Pending, Phase::Provisioning, Phase::Ready, Phase::Terminating],
+        "the phases that a watch shows: {seen:?}"
+    );
+    ensure!(
+        place.api::<Pod>().list(&ListParams::default()).await?.items.is_empty(),
+        "brokers stop before the object goes"
+    );
+    ensure!(
+        place.api::<PersistentVolumeClaim>().get_opt("data-rivven-one-0").await?.is_some(),
+        "Retain keeps the volume"
+    );
 
     // A cluster of the same name is another cluster: it does not take the volume over unasked.
     place.cluster("one", json!({ "storage": { "reclaimPolicy": "Delete" } })).await?;
@@ -80,7 +100,8 @@ async fn a_cluster_and_a_topic_become_ready_carry_a_record_and_go_in_order() -> 
     place.cluster_is("one", Phase::Ready).await?;
     place.delete_cluster("one").await?;
     let claims = place.api::<PersistentVolumeClaim>();
-    wait::until("the claim gone", || async { Ok(claims.get_opt("data-rivven-one-0").await?.is_none().then_some(())) }).await?;
+    wait::until("the claim gone", || async { Ok(claims.get_opt("data-rivven-one-0").await?.is_none().then_some(())) })
+        .await?;
     place.done().await
 }
 
@@ -107,7 +128,11 @@ async fn three_brokers_of_a_version_that_runs_standalone_only_are_refused_and_no
     place.api::<RivvenCluster>().patch("three", &PatchParams::default(), &shrunk).await?;
     let cluster = wait::until("SpecAccepted=False", || async {
         let cluster = place.api::<RivvenCluster>().get("three").await?;
-        let refused = cluster.status.iter().flat_map(|s| &s.conditions).any(|c| c.type_ == "SpecAccepted" && c.status == "False" && c.reason == "StorageShrinkRefused");
+        let refused = cluster
+            .status
+            .iter()
+            .flat_map(|s| &s.conditions)
+            .any(|c| c.type_ == "SpecAccepted" && c.status == "False" && c.reason == "StorageShrinkRefused");
         Ok(refused.then_some(cluster))
     })
     .await?;
@@ -131,7 +156,8 @@ async fn a_changed_setting_restarts_the_broker_and_the_topics_configuration_come
     let change = Patch::Merge(json!({ "spec": { "config": { "idleTimeoutSeconds": 300 } } }));
     place.api::<RivvenCluster>().patch("up", &PatchParams::default(), &change).await?;
     let pods = place.api::<Pod>();
-    wait::until("another pod", || async { Ok(pods.get_opt("rivven-up-0").await?.filter(|pod| pod.uid() != before)) }).await?;
+    wait::until("another pod", || async { Ok(pods.get_opt("rivven-up-0").await?.filter(|pod| pod.uid() != before)) })
+        .await?;
     place.cluster_is("up", Phase::Ready).await?;
     watch.abort();
     let seen = seen.lock().unwrap().clone();
@@ -180,7 +206,8 @@ async fn a_killed_broker_is_seen_and_heals() -> Result<()> {
     place.cluster("h", json!({})).await?;
     place.cluster_is("h", Phase::Ready).await?;
     let (seen, watch) = phases(&place, "h");
-    wait::until("the watch sees Ready", || async { Ok(seen.lock().unwrap().contains(&Phase::Ready).then_some(())) }).await?;
+    wait::until("the watch sees Ready", || async { Ok(seen.lock().unwrap().contains(&Phase::Ready).then_some(())) })
+        .await?;
     place.api::<Pod>().delete("rivven-h-0", &DeleteParams::default().grace_period(0)).await?;
     wait::until("Degraded, then Ready", || async {
         let seen = seen.lock().unwrap();

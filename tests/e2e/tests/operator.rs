@@ -18,7 +18,11 @@ use serde_json::{Value, json};
 async fn world(place: &Place) -> Result<Value> {
     async fn specs<K>(place: &Place) -> Result<Vec<Value>>
     where
-        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + serde::Serialize,
+        K: kube::Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned
+            + serde::Serialize,
     {
         let mut all = Vec::new();
         for object in place.api::<K>().list(&ListParams::default()).await? {
@@ -64,7 +68,11 @@ async fn killed_at_any_moment_it_ends_in_the_same_state() -> Result<()> {
         operator::kill(&place.client).await?;
         place.cluster_is("k", Phase::Ready).await?;
         place.topic_is("t", Phase::Ready).await?;
-        ensure!(world(&place).await? == reference, "killed after {after_ms} ms: {} instead of {reference}", world(&place).await?);
+        ensure!(
+            world(&place).await? == reference,
+            "killed after {after_ms} ms: {} instead of {reference}",
+            world(&place).await?
+        );
 
         let deletion = DeleteParams::default();
         place.api::<RivvenTopic>().delete("t", &deletion).await?;
@@ -74,7 +82,10 @@ async fn killed_at_any_moment_it_ends_in_the_same_state() -> Result<()> {
         let clusters = place.api::<RivvenCluster>();
         wait::until("the cluster gone", || async { Ok(clusters.get_opt("k").await?.is_none().then_some(())) }).await?;
         let claims = place.api::<PersistentVolumeClaim>();
-        wait::until("the volume gone", || async { Ok(claims.list(&ListParams::default()).await?.items.is_empty().then_some(())) }).await?;
+        wait::until("the volume gone", || async {
+            Ok(claims.list(&ListParams::default()).await?.items.is_empty().then_some(()))
+        })
+        .await?;
         place.done().await?;
     }
     println!("operator killed 8 times: 4 on the way to Ready, 4 on the way to deletion");
@@ -95,7 +106,8 @@ async fn from_apply_to_ready_it_adds_little_to_what_the_pod_needs() -> Result<()
 
         // The same StatefulSet alone, under another name.
         let set = place.api::<StatefulSet>().get(&format!("rivven-{name}")).await?;
-        let text = serde_json::to_string(&json!({ "metadata": { "name": format!("rivven-b{name}") }, "spec": set.spec }))?;
+        let text =
+            serde_json::to_string(&json!({ "metadata": { "name": format!("rivven-b{name}") }, "spec": set.spec }))?;
         let mut bare: Value = serde_json::from_str(&text)?;
         for pointer in ["/spec/selector/matchLabels", "/spec/template/metadata/labels"] {
             bare.pointer_mut(pointer).context("labels")?["app.kubernetes.io/instance"] = json!(format!("b{name}"));
@@ -112,7 +124,12 @@ async fn from_apply_to_ready_it_adds_little_to_what_the_pod_needs() -> Result<()
         })
         .await?;
         let alone = began.elapsed();
-        println!("apply to Ready {:.2} s, the StatefulSet alone {:.2} s, ratio {:.2}", with.as_secs_f64(), alone.as_secs_f64(), with.as_secs_f64() / alone.as_secs_f64());
+        println!(
+            "apply to Ready {:.2} s, the StatefulSet alone {:.2} s, ratio {:.2}",
+            with.as_secs_f64(),
+            alone.as_secs_f64(),
+            with.as_secs_f64() / alone.as_secs_f64()
+        );
         ratios.push(with.as_secs_f64() / alone.as_secs_f64());
     }
     ratios.sort_by(f64::total_cmp);
@@ -180,7 +197,11 @@ async fn converged_it_asks_the_api_server_for_nothing_and_moves_nothing() -> Res
         let (mark, before) = (Mark::now()?, versions().await?);
         tokio::time::sleep(WINDOW).await;
         let (requests, after) = (mark.requests(operator::USER)?, versions().await?);
-        println!("{count} idle clusters, {} s, resync every 20 s: {} requests but renewals", WINDOW.as_secs(), requests.values().sum::<usize>());
+        println!(
+            "{count} idle clusters, {} s, resync every 20 s: {} requests but renewals",
+            WINDOW.as_secs(),
+            requests.values().sum::<usize>()
+        );
         ensure!(requests.is_empty(), "{count} idle clusters: {requests:?}");
         ensure!(before == after, "a resourceVersion moved");
         let resident = operator::resident_kib()?;
@@ -197,7 +218,8 @@ async fn of_two_one_leads_and_the_other_takes_over() -> Result<()> {
     let place = Place::new("two").await?;
     let pods = operator::pods(&place.client).await?;
     ensure!(pods.len() == 2, "two pods");
-    let leases = kube::Api::<k8s_openapi::api::coordination::v1::Lease>::namespaced(place.client.clone(), operator::NAMESPACE);
+    let leases =
+        kube::Api::<k8s_openapi::api::coordination::v1::Lease>::namespaced(place.client.clone(), operator::NAMESPACE);
     let holder = leases.get(operator::RELEASE).await?.spec.and_then(|spec| spec.holder_identity).context("a holder")?;
     let leader = pods.iter().find(|pod| holder.starts_with(&pod.name_any())).context("the leader is one of them")?;
     let api = kube::Api::<Pod>::namespaced(place.client.clone(), operator::NAMESPACE);
@@ -221,7 +243,13 @@ async fn it_runs_outside_the_cluster_and_reaches_brokers_through_the_api_server(
     operator::helm(&["uninstall", operator::RELEASE, "--namespace", operator::NAMESPACE, "--wait"]).await?;
     let place = Place::new("outside").await?;
     let mut outside = tokio::process::Command::new(variable("RIVVEN_E2E_OPERATOR")?)
-        .args(["--leader-election=false", "--metrics-addr=127.0.0.1:0", "--health-addr=127.0.0.1:0", "--namespace", &place.namespace])
+        .args([
+            "--leader-election=false",
+            "--metrics-addr=127.0.0.1:0",
+            "--health-addr=127.0.0.1:0",
+            "--namespace",
+            &place.namespace,
+        ])
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .spawn()?;
@@ -231,7 +259,10 @@ async fn it_runs_outside_the_cluster_and_reaches_brokers_through_the_api_server(
     place.done().await?;
     outside.kill().await?;
     // The custom resources outlive the release: with them would go every cluster.
-    let crds = kube::Api::<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>::all(rivven_e2e::client().await?);
+    let crds =
+        kube::Api::<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>::all(
+            rivven_e2e::client().await?,
+        );
     ensure!(crds.get_opt("rivvenclusters.rivven.io").await?.is_some(), "helm uninstall keeps the custom resources");
     operator::ensure(&[]).await
 }

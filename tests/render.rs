@@ -6,16 +6,16 @@ use rivven_operator::broker::capabilities;
 use rivven_operator::render::{Input, cluster};
 use serde_json::json;
 
-fn rendered(spec: serde_json::Value) -> Vec<serde_json::Value> {
-    let spec: RivvenClusterSpec = serde_json::from_value(spec).unwrap();
+fn rendered(spec: serde_json::Value) -> Result<Vec<serde_json::Value>, serde_json::Error> {
+    let spec: RivvenClusterSpec = serde_json::from_value(spec)?;
     let capabilities = capabilities(&spec.version);
     let input = Input { name: "x", namespace: "ns", uid: "uid-1", spec: &spec, capabilities, domain: "cluster.local" };
-    cluster(&input).into_values().collect()
+    Ok(cluster(&input).into_values().collect())
 }
 
 #[test]
 fn a_released_broker_with_defaults() {
-    insta::assert_yaml_snapshot!(rendered(json!({ "replicas": 1, "version": "0.0.22" })));
+    insta::assert_yaml_snapshot!(rendered(json!({ "replicas": 1, "version": "0.0.22" })).unwrap());
 }
 
 #[test]
@@ -42,11 +42,12 @@ fn every_placement_and_resource_field_reaches_the_pod() {
         "terminationGracePeriodSeconds": 90,
         "securityContext": { "runAsUser": 1000, "fsGroup": 1000 },
         "networkPolicy": { "enabled": true, "monitoringFrom": ["monitoring"] },
-    })));
+    }))
+    .unwrap());
 }
 
 #[test]
 fn rendering_is_the_same_each_time() {
     let spec = json!({ "replicas": 1, "version": "0.0.22" });
-    assert_eq!(rendered(spec.clone()), rendered(spec));
+    assert_eq!(rendered(spec.clone()).unwrap(), rendered(spec).unwrap());
 }

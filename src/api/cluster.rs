@@ -285,7 +285,7 @@ pub struct SecurityContextSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkPolicySpec {
-    /// Make a NetworkPolicy: the client port is open, the cluster port and the HTTP API only to the brokers, the
+    /// Make a `NetworkPolicy`: the client port is open, the cluster port and the HTTP API only to the brokers, the
     /// operator and `monitoringFrom`.
     #[serde(default = "super::common::yes")]
     pub enabled: bool,

@@ -97,7 +97,7 @@ pub struct MetricsSpec {
     #[serde(default = "broker_metrics_port")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
-    /// Make a ServiceMonitor, if its CRD is installed.
+    /// Make a `ServiceMonitor`, if its CRD is installed.
     #[serde(default, skip_serializing_if = "is_false")]
     pub service_monitor: bool,
 }

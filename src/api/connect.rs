@@ -173,7 +173,7 @@ pub struct WorkerMetrics {
     #[serde(default = "metrics_port")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: u16,
-    /// Make a ServiceMonitor, if its CRD is installed.
+    /// Make a `ServiceMonitor`, if its CRD is installed.
     #[serde(default, skip_serializing_if = "is_false")]
     pub service_monitor: bool,
 }

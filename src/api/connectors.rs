@@ -54,7 +54,7 @@ pub struct SourceConnector {
     /// PostgreSQL change data capture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres_cdc: Option<PostgresCdc>,
-    /// MySQL change data capture.
+    /// `MySQL` change data capture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mysql_cdc: Option<MysqlCdc>,
     /// Polls a URL.
@@ -189,7 +189,7 @@ pub struct PostgresCdc {
     pub tables: Vec<Table>,
 }
 
-/// MySQL change data capture.
+/// `MySQL` change data capture.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MysqlCdc {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::common::{BlockedBy, ClusterRef, Phase, defaults, is_false};
 
 /// A topic of a RivvenCluster.
+#[allow(clippy::duplicated_attributes, reason = "the columns of two tables repeat a word")]
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "rivven.io",

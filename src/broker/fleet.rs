@@ -14,7 +14,7 @@ use super::session::{Reply, Request, Session, TopicState, limited};
 
 /// How long an answer counts. Readiness is the kubelet's to watch and reaches the operator through the pod; the broker
 /// itself is asked once after each start, and then this seldom, to notice one that is up and no longer well.
-const ANSWER_COUNTS: Duration = Duration::from_secs(300);
+const ANSWER_COUNTS: Duration = Duration::from_mins(5);
 /// How soon a broker that did not answer is asked again, doubling up to the limit.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const RETRY_LIMIT: Duration = Duration::from_secs(30);
@@ -153,10 +153,10 @@ impl Brokers {
         self.call(address, incarnation, &self.known(address), &Request::DeleteTopic(topic)).await.map(drop)
     }
 
-    /// Forgets a broker whose pod is gone, and closes the session with it.
-    pub fn forget(&self, namespace: &str, pod: &str) {
+    /// Forgets the brokers of a namespace whose pods are `gone`, and closes the sessions with them.
+    pub fn forget(&self, namespace: &str, gone: impl Fn(&str) -> bool) {
         let mut known = self.shared.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|address, _| address.namespace != namespace || address.pod != pod);
+        known.retain(|address, _| address.namespace != namespace || !gone(&address.pod));
     }
 
     fn known(&self, address: &BrokerAddress) -> Arc<Known> {

@@ -29,7 +29,7 @@ pub(super) async fn reconcile(
         Ok(cluster) => cluster,
         Err(invalid) => {
             let before = ctx.observer.recorded_status::<RivvenCluster>(&invalid.metadata).await?;
-            let decision = malformed(before.phase, &invalid.error.to_string());
+            let decision = malformed(before.phase, &invalid.error.clone());
             ctx.report_malformed::<RivvenCluster, _>(KIND, &invalid.metadata, &before, &decision).await?;
             return Ok(ctx.next(KIND, &invalid.metadata, &decision, began));
         }
@@ -73,6 +73,7 @@ async fn record(
     Ok(())
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the signature is kube's")]
 pub(super) fn back_off(
     object: Arc<DeserializeGuard<RivvenCluster>>,
     error: &ReconcileError,

@@ -28,7 +28,7 @@ pub(super) async fn reconcile(
         Ok(connect) => connect,
         Err(invalid) => {
             let before = ctx.observer.recorded_status::<RivvenConnect>(&invalid.metadata).await?;
-            let decision = malformed(before.phase, &invalid.error.to_string());
+            let decision = malformed(before.phase, &invalid.error.clone());
             ctx.report_malformed::<RivvenConnect, _>(KIND, &invalid.metadata, &before, &decision).await?;
             return Ok(ctx.next(KIND, &invalid.metadata, &decision, began));
         }
@@ -46,6 +46,7 @@ pub(super) async fn reconcile(
     Ok(ctx.next(KIND, connect.meta(), &decision, began))
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the signature is kube's")]
 pub(super) fn back_off(
     object: Arc<DeserializeGuard<RivvenConnect>>,
     error: &ReconcileError,

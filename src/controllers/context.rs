@@ -16,6 +16,7 @@ use super::backoff::Backoffs;
 use crate::execute::{Executor, StepError, status};
 use crate::observe::{ObserveError, Observer, RecordedStatus};
 use crate::process::metrics::{Category, Metrics, Outcome, StepOutcome};
+use crate::render::names;
 
 /// How soon to look again after the world had moved under a step.
 const LOOK_ANEW: Duration = Duration::from_millis(300);
@@ -92,6 +93,9 @@ impl Context {
             meta.namespace.as_deref().unwrap_or_default(),
             meta.name.as_deref().unwrap_or_default(),
         );
+        if let (Kind::Cluster, Some(namespace), Some(name)) = (kind, &meta.namespace, &meta.name) {
+            self.observer.brokers().forget(namespace, |pod| names::ordinal(name, pod).is_some());
+        }
         if let Some(uid) = &meta.uid {
             self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
             self.backoffs.reset(uid);
@@ -212,7 +216,7 @@ fn spread(resync: Duration, meta: &ObjectMeta) -> Duration {
         .bytes()
         .fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()))
         % 100;
-    resync - resync / 1000 * part
+    resync.mul_f64(1.0 - f64::from(part) / 1000.0)
 }
 
 /// A `resourceVersion` as the number it is.

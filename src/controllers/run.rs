@@ -25,7 +25,7 @@ use crate::process::shutdown::Stop;
 const CONCURRENCY: u16 = 16;
 /// How often a controller's loop shows that it is alive, and how long it may be silent.
 const BEAT: Duration = Duration::from_secs(5);
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// Runs the controllers of `scopes` until `stop`. `context` is given the caches that the watches fill.
 pub async fn run(
@@ -38,7 +38,7 @@ pub async fn run(
     let news = ClusterNews::new();
     let mut caches = Caches::default();
     let starts: Vec<Start> =
-        scopes.into_iter().map(|scope| start(&client, scope, &mut caches, news.clone(), health, stop)).collect();
+        scopes.into_iter().map(|scope| start(&client, &scope, &mut caches, news.clone(), health, stop)).collect();
     let context = Arc::new(context(caches));
     let synced = {
         let (context, health) = (Arc::clone(&context), health.clone());
@@ -53,8 +53,19 @@ pub async fn run(
 
 type Start = Box<dyn FnOnce(Arc<Context>) -> Vec<futures::future::BoxFuture<'static, ()>> + Send>;
 
+#[allow(
+    clippy::too_many_lines,
+    reason = "a list of watches and of what each wakes; split, it would be harder to see whole"
+)]
 /// Opens the watches of a scope, adds their caches, and gives what starts its controllers.
-fn start(client: &Client, scope: Scope, caches: &mut Caches, news: ClusterNews, health: &Health, stop: &Stop) -> Start {
+fn start(
+    client: &Client,
+    scope: &Scope,
+    caches: &mut Caches,
+    news: ClusterNews,
+    health: &Health,
+    stop: &Stop,
+) -> Start {
     macro_rules! owned {
         ($field:ident) => {{
             let (store, events) = scope.owned(client, &caches.progress);

@@ -29,7 +29,7 @@ pub(super) async fn reconcile(
         Ok(topic) => topic,
         Err(invalid) => {
             let before = ctx.observer.recorded_status::<RivvenTopic>(&invalid.metadata).await?;
-            let decision = malformed(before.phase, &invalid.error.to_string());
+            let decision = malformed(before.phase, &invalid.error.clone());
             ctx.report_malformed::<RivvenTopic, _>(KIND, &invalid.metadata, &before, &decision).await?;
             return Ok(ctx.next(KIND, &invalid.metadata, &decision, began));
         }
@@ -72,6 +72,7 @@ async fn record(
     Ok(())
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the signature is kube's")]
 pub(super) fn back_off(
     object: Arc<DeserializeGuard<RivvenTopic>>,
     error: &ReconcileError,

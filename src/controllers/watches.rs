@@ -136,19 +136,19 @@ impl ClusterNews {
             status.and_then(|s| s.phase),
             found.spec.allowed_namespaces
         );
-        self.changed((found.namespace().unwrap_or_default(), found.name_any()), "cluster", print);
+        self.changed((found.namespace().unwrap_or_default(), found.name_any()), "cluster", &print);
     }
 
     pub(super) fn pod(&self, pod: &k8s_openapi::api::core::v1::Pod) {
         let Some(cluster) = pod.labels().get(names::CLUSTER) else { return };
-        let print = incarnation(pod).unwrap_or_default().to_owned();
+        let print = incarnation(pod).unwrap_or_default();
         self.changed((pod.namespace().unwrap_or_default(), cluster.clone()), &pod.name_any(), print);
     }
 
-    fn changed(&self, cluster: (String, String), part: &str, print: String) {
+    fn changed(&self, cluster: (String, String), part: &str, print: &str) {
         let key = (format!("{}/{}", cluster.0, cluster.1), part.to_owned());
-        let before = self.last.lock().unwrap_or_else(PoisonError::into_inner).insert(key, print.clone());
-        if before.as_ref() != Some(&print) {
+        let before = self.last.lock().unwrap_or_else(PoisonError::into_inner).insert(key, print.to_owned());
+        if before.as_deref() != Some(print) {
             // Nobody listening is no fault: whoever comes later looks at everything first.
             let _ = self.sender.send(cluster);
         }

@@ -47,7 +47,7 @@ impl Executor {
             Step::DeleteStatefulSet { uid } => {
                 // Foreground: the set stays until its pods are gone, so "the set is gone" means that the brokers stopped.
                 let params = DeleteParams {
-                    preconditions: only(uid),
+                    preconditions: Some(only(uid)),
                     propagation_policy: Some(PropagationPolicy::Foreground),
                     ..DeleteParams::default()
                 };
@@ -56,7 +56,7 @@ impl Executor {
                 Ok(format!("StatefulSet {set} deleted; its brokers stop first"))
             }
             Step::DeleteVolume { claim, uid } => {
-                let params = DeleteParams { preconditions: only(uid), ..DeleteParams::default() };
+                let params = DeleteParams { preconditions: Some(only(uid)), ..DeleteParams::default() };
                 Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), &namespace)
                     .delete(claim, &params)
                     .await?;
@@ -130,8 +130,8 @@ impl Executor {
     }
 }
 
-fn only(uid: &str) -> Option<Preconditions> {
-    Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None })
+fn only(uid: &str) -> Preconditions {
+    Preconditions { uid: Some(uid.to_owned()), resource_version: None }
 }
 
 /// A new token for the admin API of the brokers.

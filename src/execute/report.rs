@@ -93,7 +93,7 @@ fn broker(cluster: &str, broker: &Broker, now: DateTime<Utc>) -> BrokerStatus {
 /// Bytes as a quantity in the largest binary unit that keeps them exact.
 fn quantity(bytes: u64) -> String {
     const UNITS: [(u32, &str); 6] = [(6, "Ei"), (5, "Pi"), (4, "Ti"), (3, "Gi"), (2, "Mi"), (1, "Ki")];
-    let exact = UNITS.iter().find(|(power, _)| bytes > 0 && bytes % 1024_u64.pow(*power) == 0);
+    let exact = UNITS.iter().find(|(power, _)| bytes > 0 && bytes.is_multiple_of(1024_u64.pow(*power)));
     exact.map_or_else(|| bytes.to_string(), |(power, unit)| format!("{}{unit}", bytes / 1024_u64.pow(*power)))
 }
 

@@ -164,9 +164,10 @@ impl Observer {
             |labels: &BTreeMap<String, String>| labels.get(names::CLUSTER).map(String::as_str) == Some(cluster);
         let pods = self.caches.pods.select(namespace, |pod| is_ours(pod.labels()));
         let mut ordinals: std::collections::BTreeSet<u32> = (0..replicas).collect();
-        ordinals.extend(pods.iter().filter_map(|pod| ordinal(&pod.name_any(), &names::pod(cluster, 0))));
+        ordinals.extend(pods.iter().filter_map(|pod| names::ordinal(cluster, &pod.name_any())));
         let claims = self.caches.claims.select(namespace, |claim| is_ours(claim.labels()));
-        ordinals.extend(claims.iter().filter_map(|claim| ordinal(&claim.name_any(), &names::claim(cluster, 0))));
+        ordinals
+            .extend(claims.iter().filter_map(|claim| names::ordinal(cluster, claim.name_any().strip_prefix("data-")?)));
 
         join_all(ordinals.into_iter().map(|ordinal| async move {
             let pod = self.caches.pods.get(namespace, &names::pod(cluster, ordinal));
@@ -237,9 +238,4 @@ fn stateful_set(set: &Value) -> fsm::StatefulSet {
         update_revision: revision.filter(|_| caught_up).map(str::to_owned),
         deleting: set.pointer("/metadata/deletionTimestamp").is_some(),
     }
-}
-
-/// The ordinal in `name`, which is `first` with another number at its end.
-fn ordinal(name: &str, first: &str) -> Option<u32> {
-    name.strip_prefix(first.strip_suffix('0')?)?.parse().ok()
 }

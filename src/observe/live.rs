@@ -13,7 +13,7 @@ use super::{ObserveError, Observer, compare};
 use crate::render::names;
 
 /// How long a Secret that was seen counts as there. Then it is read again, so that one that was deleted is made anew.
-const SECRET_COUNTS: Duration = Duration::from_secs(300);
+const SECRET_COUNTS: Duration = Duration::from_mins(5);
 
 impl Observer {
     /// One object of a cluster: from the cache or, as the watches see labelled objects only and a foreign one need not

@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn only_the_last_lines_are_kept() {
-        let log = (0..20).map(|n| format!("line {n}\n")).collect::<String>();
+        let log = (0..20).map(|n| format!("line {n}")).collect::<Vec<_>>().join("\n");
         assert_eq!(last_words(&log), "line 14 | line 15 | line 16 | line 17 | line 18 | line 19");
         assert_eq!(last_words("").len(), 0);
         assert!(last_words(&"x".repeat(5000)).len() <= CHARACTERS);

@@ -32,6 +32,11 @@ pub fn pod(cluster: &str, ordinal: u32) -> String {
     format!("rivven-{cluster}-{ordinal}")
 }
 
+/// The ordinal of a broker, by its pod's name.
+pub fn ordinal(cluster: &str, pod: &str) -> Option<u32> {
+    pod.strip_prefix("rivven-")?.strip_prefix(cluster)?.strip_prefix('-')?.parse().ok()
+}
+
 /// Volume claim of a broker.
 pub fn claim(cluster: &str, ordinal: u32) -> String {
     format!("data-rivven-{cluster}-{ordinal}")

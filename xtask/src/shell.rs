@@ -38,7 +38,8 @@ impl Run {
 
     /// Runs it with this program's own output.
     pub(crate) fn show(mut self) -> Result<()> {
-        let status = self.0.status().with_context(|| format!("{:?} cannot be started", self.0.get_program()))?;
+        let status =
+            self.0.status().with_context(|| format!("{} cannot be started", self.0.get_program().display()))?;
         if !status.success() {
             bail!("{} failed: {status}", self.line());
         }
@@ -70,7 +71,7 @@ impl Run {
     }
 
     fn output(&mut self) -> Result<Output> {
-        self.0.output().with_context(|| format!("{:?} cannot be started", self.0.get_program()))
+        self.0.output().with_context(|| format!("{} cannot be started", self.0.get_program().display()))
     }
 
     fn line(&self) -> String {

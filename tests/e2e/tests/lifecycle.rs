@@ -24,7 +24,7 @@ fn phases(place: &Place, name: &str) -> (Arc<Mutex<Vec<Phase>>>, tokio::task::Jo
         if let Ok(watcher::Event::Apply(cluster) | watcher::Event::InitApply(cluster)) = event
             && let Some(phase) = cluster.status.and_then(|status| status.phase)
         {
-            let mut log = log.lock().unwrap();
+            let mut log = log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if log.last() != Some(&phase) {
                 log.push(phase);
             }

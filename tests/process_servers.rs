@@ -269,13 +269,8 @@ async fn a_signal_asks_to_stop() {
 /// Tells the child process that it is one.
 const BLOCKS: &str = "PROCESS_SERVERS_BLOCKS";
 
-/// Not a test: the process that `a_task_that_blocks_does_not_keep_the_process` starts.
-#[tokio::test]
-#[ignore = "started by another test"]
-async fn blocks_when_asked_to_stop() {
-    if std::env::var_os(BLOCKS).is_none() {
-        return;
-    }
+/// What the child does: all of its runtime's thread is lost to a task that blocks.
+async fn block() {
     let stop = Stop::on_signals().unwrap();
     shutdown::enforce(&stop, Duration::from_millis(100));
     let asked = std::process::Command::new("sh").arg("-c").arg("kill -TERM $PPID").status().unwrap();
@@ -289,10 +284,13 @@ async fn blocks_when_asked_to_stop() {
 
 #[tokio::test]
 async fn a_task_that_blocks_does_not_keep_the_process() {
+    if std::env::var_os(BLOCKS).is_some() {
+        return block().await;
+    }
     let child = tokio::task::spawn_blocking(|| {
         std::process::Command::new(std::env::current_exe().unwrap())
             .env(BLOCKS, "")
-            .args(["--ignored", "--exact", "blocks_when_asked_to_stop", "--nocapture"])
+            .args(["--exact", "a_task_that_blocks_does_not_keep_the_process", "--nocapture"])
             .output()
             .unwrap()
     });

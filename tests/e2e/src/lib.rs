@@ -42,9 +42,14 @@ static COUNT: AtomicU32 = AtomicU32::new(0);
 impl Place {
     /// Makes the namespace.
     pub async fn new(name: &str) -> Result<Self> {
+        Self::with(name, "restricted").await
+    }
+
+    /// Makes a namespace that enforces another standard of pod security.
+    pub async fn with(name: &str, enforced: &str) -> Result<Self> {
         let client = client().await?;
         let namespace = format!("{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let labels = json!({ "pod-security.kubernetes.io/enforce": "restricted" });
+        let labels = json!({ "pod-security.kubernetes.io/enforce": enforced });
         let object = serde_json::from_value(json!({ "metadata": { "name": namespace, "labels": labels } }))?;
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &object).await?;
         Ok(Self { client, namespace })

@@ -1,13 +1,10 @@
 //! The election against a real API server, which the imitation in `process_leader.rs` stands for.
-//!
-//! `KUBECONFIG=… cargo test --test process_lease -- --ignored`
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use kube::Client;
 use kube::api::{Api, DeleteParams};
 use rivven_operator::process::leader::{Elector, End, Timing, identity};
 use rivven_operator::process::lease::{KubeLease, LeaseError, LeaseStore};
@@ -26,9 +23,8 @@ fn held_by(name: &str) -> Lease {
 }
 
 #[tokio::test]
-#[ignore = "needs a Kubernetes API server"]
 async fn the_lease_is_written_only_at_the_version_that_was_read() {
-    let (client, name) = (Client::try_default().await.unwrap(), lease_name());
+    let (client, name) = (rivven_e2e::client().await.unwrap(), lease_name());
     let api: Api<Lease> = Api::namespaced(client.clone(), "default");
     let store = KubeLease::new(client, "default", &name);
     assert!(store.get().await.unwrap().is_none());
@@ -48,9 +44,8 @@ async fn the_lease_is_written_only_at_the_version_that_was_read() {
 }
 
 #[tokio::test]
-#[ignore = "needs a Kubernetes API server"]
 async fn leads_releases_and_hands_over() {
-    let (client, name) = (Client::try_default().await.unwrap(), lease_name());
+    let (client, name) = (rivven_e2e::client().await.unwrap(), lease_name());
     let timing = Timing {
         lease: Duration::from_secs(3),
         renew_deadline: Duration::from_secs(2),

@@ -38,6 +38,8 @@ enum Chore {
         /// Passed on to the test runner.
         args: Vec<String>,
     },
+    /// The custom resources and every sample on the oldest supported Kubernetes.
+    Oldest,
     /// Starts a local Kubernetes with the images of the broker and of the operator.
     Up {
         /// Which: `demo` or `test`.
@@ -72,6 +74,7 @@ fn main() -> Result<()> {
         Chore::Demo => demo::run(),
         Chore::Test { only } => test::run(only.as_deref()),
         Chore::E2e { args } => test::end_to_end(&args),
+        Chore::Oldest => test::oldest(),
         Chore::Up { name } => {
             name.up_with_images()?;
             println!("\nexport KUBECONFIG={}", name.kubeconfig().display());

@@ -105,10 +105,23 @@ fn e2e(args: &[&str]) -> Result<Tally> {
     count(tests)
 }
 
+/// The custom resources and every sample on the oldest Kubernetes that is supported. Not part of every run: it builds an
+/// API server of its own.
+pub(crate) fn oldest() -> Result<()> {
+    let (etcd, apiserver) = tools::oldest()?;
+    let state = paths::cache()?.join("oldest");
+    let script = program(paths::root().join("tests/cluster/oldest.sh")).arg(state).arg(etcd).arg(apiserver);
+    let tests = ["cargo", "test", "--package", "rivven-e2e", "--locked", "--test", "api", "--", "--nocapture"];
+    script.args(tests).env("RIVVEN_E2E_ROOT", paths::root()).dir(paths::root()).show()
+}
+
 /// Advisories need a database that is fetched; where it cannot be, that is said, and the rest is checked.
 fn dependencies() -> Result<Tally> {
     let deny = tools::cargo_deny()?;
-    program(&deny).args(["--all-features", "check", "bans", "licenses", "sources"]).dir(paths::root()).show()?;
+    program(&deny)
+        .args(["--log-level", "error", "--all-features", "check", "bans", "licenses", "sources"])
+        .dir(paths::root())
+        .show()?;
     let advisories = program(&deny).args(["check", "advisories"]).dir(paths::root()).read();
     match advisories {
         Ok(_) => Ok(Tally { passed: 2, failed: 0 }),

@@ -13,6 +13,8 @@ use crate::shell::{program, step};
 
 /// The version of Kubernetes that `tests/cluster/modules/kubernetes` pins.
 pub(crate) const KUBERNETES: &str = "1.34.4";
+/// The oldest Kubernetes that is supported: `tests/cluster/modules/kubernetes-1.28` pins it.
+pub(crate) const OLDEST: &str = "1.28.15";
 /// The released broker.
 pub(crate) const BROKER: &str = "0.0.22";
 /// The licence and dependency checker.
@@ -52,6 +54,24 @@ pub(crate) fn for_cluster() -> Result<PathBuf> {
     }
     helm()?;
     Ok(bin)
+}
+
+/// The API server of the oldest Kubernetes that is supported, and etcd.
+pub(crate) fn oldest() -> Result<(PathBuf, PathBuf)> {
+    let bin = paths::cache()?.join("bin");
+    fs::create_dir_all(&bin)?;
+    let package = "k8s.io/kubernetes/cmd/kube-apiserver".to_owned();
+    let version = "k8s.io/component-base/version";
+    let flags = format!("-s -w -X {version}.gitVersion=v{OLDEST} -X {version}.gitMajor=1 -X {version}.gitMinor=28");
+    go(
+        &bin,
+        "kubernetes-1.28",
+        &format!("the API server of Kubernetes {OLDEST}, about 4 minutes the first time"),
+        &flags,
+        &[package],
+    )?;
+    go(&bin, "etcd", "etcd, about 2 minutes the first time", "-s -w", &["go.etcd.io/etcd/server/v3".to_owned()])?;
+    Ok((bin.join("etcd"), bin.join("kubernetes-1.28")))
 }
 
 /// Helm.

@@ -22,7 +22,8 @@ async fn serve_kind(client: &Client) -> Result<CustomResourceDefinition> {
     })
     .await?;
     let group = format!("{}/{}", crd.spec.group, crd.spec.versions[0].name);
-    wait::until("the kind in discovery", || async { Ok(client.list_api_group_resources(&group).await.ok().map(drop)) }).await?;
+    wait::until("the kind in discovery", || async { Ok(client.list_api_group_resources(&group).await.ok().map(drop)) })
+        .await?;
     Ok(crd)
 }
 
@@ -31,7 +32,9 @@ async fn the_model_answers_as_the_real_api_server_does() -> Result<()> {
     let place = Place::with("model", "baseline").await?;
     let crd = serve_kind(&place.client).await?;
     conformance::api(&place.client, &place.namespace).await?;
-    Api::<CustomResourceDefinition>::all(place.client.clone()).delete(&crd.name_any(), &DeleteParams::default()).await?;
+    Api::<CustomResourceDefinition>::all(place.client.clone())
+        .delete(&crd.name_any(), &DeleteParams::default())
+        .await?;
     Ok(())
 }
 

@@ -92,7 +92,7 @@ reasons! {
     /// The pod's volume claim is not bound.
     VolumeNotBound => "Check the storage class, its provisioner and quotas: `kubectl describe pvc`.",
     /// The image cannot be pulled.
-    ImagePullFailed => "Check `image`, `version` and `imagePullSecrets`.",
+    ImagePullFailed => "Check `image`, `version` and `imagePullSecrets`; Rivven's own releases are published as `ghcr.io/hupe1980/rivvend`.",
     /// The container cannot be configured: a Secret, ConfigMap or user is wrong.
     ContainerConfigError => "See the kubelet's words in the message.",
     /// The broker starts and ends again and again.

@@ -22,7 +22,7 @@ use super::status::RivvenClusterStatus;
     doc = "A cluster of Rivven brokers.",
     namespaced,
     status = "RivvenClusterStatus",
-    shortname = "rivc",
+    shortname = "rvc",
     category = "rivven",
     derive = "PartialEq",
     scale(
@@ -53,9 +53,9 @@ pub struct RivvenClusterSpec {
     #[serde(default = "version")]
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9_][A-Za-z0-9._-]*$"))]
     pub version: String,
-    /// Image without tag.
+    /// Image. A tag or a digest in it wins over `version`.
     #[serde(default = "image")]
-    #[schemars(length(min = 1, max = 255), regex(pattern = "^[a-zA-Z0-9][a-zA-Z0-9._:/-]*$"))]
+    #[schemars(length(min = 1, max = 255), regex(pattern = "^[a-zA-Z0-9][a-zA-Z0-9._:@/-]*$"))]
     pub image: String,
     /// When the image is pulled. Default: the cluster's own rule.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -20,7 +20,7 @@ use super::security::TlsSpec;
     doc = "Connectors between a RivvenCluster and other systems, and the workers that run them.",
     namespaced,
     status = "RivvenConnectStatus",
-    shortname = "rivk",
+    shortname = "rvcon",
     category = "rivven",
     derive = "PartialEq",
     scale(
@@ -50,9 +50,9 @@ pub struct RivvenConnectSpec {
     #[serde(default = "version")]
     #[schemars(length(min = 1, max = 128), regex(pattern = "^[A-Za-z0-9_][A-Za-z0-9._-]*$"))]
     pub version: String,
-    /// Image without tag.
+    /// Image. A tag or a digest in it wins over `version`.
     #[serde(default = "image")]
-    #[schemars(length(min = 1, max = 255), regex(pattern = "^[a-zA-Z0-9][a-zA-Z0-9._:/-]*$"))]
+    #[schemars(length(min = 1, max = 255), regex(pattern = "^[a-zA-Z0-9][a-zA-Z0-9._:@/-]*$"))]
     pub image: String,
     /// Secrets for the registry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -13,6 +13,7 @@ use super::common::{defaults, yes};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
+    validation = Rule::new("!has(self.tables) || self.tables.size() == 0 || !has(self.postgresCdc) || !has(self.postgresCdc.tables) || self.postgresCdc.tables.size() == 0").message("tables may be given in the source or in postgresCdc, not in both"),
     validation = Rule::new("[has(self.postgresCdc), has(self.mysqlCdc), has(self.http), has(self.datagen)].filter(x, x).size() <= 1").message("only one typed configuration may be given"),
     validation = Rule::new("!has(self.postgresCdc) || self.connector == 'postgres-cdc'").message("postgresCdc goes with connector postgres-cdc"),
     validation = Rule::new("!has(self.mysqlCdc) || self.connector == 'mysql-cdc'").message("mysqlCdc goes with connector mysql-cdc"),

@@ -19,7 +19,7 @@ use super::common::{BlockedBy, ClusterRef, Phase, defaults, is_false};
     doc = "A topic of a RivvenCluster.",
     namespaced,
     status = "RivvenTopicStatus",
-    shortname = "rivt",
+    shortname = "rvt",
     category = "rivven",
     derive = "PartialEq",
     printcolumn(name = "Cluster", type_ = "string", json_path = ".spec.clusterRef.name"),

@@ -20,7 +20,7 @@ use rivven_operator::api::{RivvenCluster, RivvenClusterSpec};
 use rivven_operator::broker::{Access, BrokerAddress, Brokers, capabilities};
 use rivven_operator::observe::caches::Cache;
 use rivven_operator::observe::{Caches, Observer, compare};
-use rivven_operator::render::{self, names};
+use rivven_operator::{names, render};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 

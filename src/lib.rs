@@ -4,6 +4,7 @@ pub mod api;
 pub mod broker;
 pub mod controllers;
 pub mod execute;
+pub mod names;
 pub mod observe;
 pub mod process;
 pub mod render;

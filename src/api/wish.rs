@@ -65,7 +65,7 @@ impl RivvenClusterSpec {
         for variable in self.env.iter().filter(|variable| variable.name.starts_with(RESERVED_ENV)) {
             problems.push(format!("env: {} is set by the operator; take it out", variable.name));
         }
-        if self.metrics.port != crate::render::names::API_PORT {
+        if self.metrics.port != crate::names::API_PORT {
             problems.push(
                 "metrics.port: the brokers serve metrics, health and admin on 9090 only; set it to 9090".to_owned(),
             );
@@ -102,7 +102,7 @@ impl RivvenClusterSpec {
     /// What Kubernetes would refuse of the pods, and no schema can say.
     fn pod_problems(&self, cluster: &str) -> Vec<String> {
         let mut problems = Vec::new();
-        let own = crate::render::names::labels(cluster);
+        let own = crate::names::labels(cluster);
         for (field, map) in [("podLabels", &self.pod_labels), ("nodeSelector", &self.node_selector)] {
             problems.extend(
                 map.keys()

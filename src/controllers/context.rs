@@ -14,9 +14,9 @@ use tracing::{error, info, warn};
 
 use super::backoff::Backoffs;
 use crate::execute::{Executor, StepError, status};
+use crate::names;
 use crate::observe::{ObserveError, Observer, RecordedStatus};
 use crate::process::metrics::{Category, Metrics, Outcome, StepOutcome};
-use crate::render::names;
 
 /// How soon to look again after the world had moved under a step.
 const LOOK_ANEW: Duration = Duration::from_millis(300);

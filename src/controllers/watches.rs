@@ -14,9 +14,9 @@ use tokio::sync::broadcast;
 use tracing::warn;
 
 use crate::api::{RivvenCluster, RivvenTopic};
+use crate::names;
 use crate::observe::caches::Progress;
 use crate::observe::pod::incarnation;
-use crate::render::names;
 
 /// A namespace, or all of them.
 #[derive(Clone, Debug)]

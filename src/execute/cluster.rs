@@ -9,11 +9,9 @@ use serde_json::{Value, json};
 
 use super::{Executor, StepError, apply};
 use crate::api::RivvenCluster;
+use crate::names;
 use crate::observe::ClusterSight;
-use crate::render::names;
 
-/// Finalizer of every kind.
-pub(crate) const FINALIZER: &str = "rivven.io/finalizer";
 /// Bytes of randomness in an admin token.
 const TOKEN_BYTES: usize = 32;
 
@@ -115,9 +113,9 @@ impl Executor {
     {
         self.may_write()?;
         let mut finalizers: Vec<String> =
-            object.finalizers().iter().filter(|name| *name != FINALIZER).cloned().collect();
+            object.finalizers().iter().filter(|name| *name != names::FINALIZER).cloned().collect();
         if wanted {
-            finalizers.push(FINALIZER.to_owned());
+            finalizers.push(names::FINALIZER.to_owned());
         }
         // A merge patch replaces the whole list: with the resourceVersion it cannot undo what somebody else just wrote.
         let patch = json!({ "metadata": { "resourceVersion": object.resource_version(), "finalizers": finalizers } });

@@ -14,7 +14,6 @@ use kube::Client;
 use kube::runtime::events::{Recorder, Reporter};
 
 pub use apply::MANAGER;
-pub(crate) use cluster::FINALIZER;
 pub use error::StepError;
 
 /// Whether a write may begin now: this process leads, and its lease has not run into the renew deadline.

@@ -15,7 +15,7 @@ use crate::api::{
     BlockedBy, BrokerStatus, RivvenCluster, RivvenClusterStatus, RivvenConnect, RivvenConnectStatus, RivvenTopic,
     RivvenTopicStatus, VolumeStatus,
 };
-use crate::render::names;
+use crate::names;
 
 /// The status of a cluster.
 pub fn cluster(

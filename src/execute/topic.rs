@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::{Executor, StepError};
 use crate::api::RivvenTopic;
 use crate::broker::Brokers;
-use crate::observe::{MARK, TopicSight};
+use crate::names;
+use crate::observe::TopicSight;
 
 impl Executor {
     /// Runs one step of a topic. The answer is what was done, for a person.
@@ -65,7 +66,7 @@ impl Executor {
     }
 
     async fn mark(&self, topic: &RivvenTopic, value: Value) -> Result<(), StepError> {
-        let patch = json!({ "metadata": { "uid": topic.uid(), "annotations": { MARK: value } } });
+        let patch = json!({ "metadata": { "uid": topic.uid(), "annotations": { names::TOPIC_MARK: value } } });
         let api = Api::<RivvenTopic>::namespaced(self.client.clone(), &topic.namespace().unwrap_or_default());
         api.patch(&topic.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
         Ok(())

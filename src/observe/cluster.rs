@@ -11,10 +11,7 @@ use serde_json::Value;
 use super::{ObserveError, Observer, live, pod};
 use crate::api::{ReclaimPolicy, RivvenCluster, RivvenClusterSpec};
 use crate::broker::{BrokerAddress, capabilities_with};
-use crate::render::{self, names};
-
-/// Annotation that lets a cluster take over the volumes of one that is gone.
-const ADOPT_VOLUMES: &str = "rivven.io/adopt-volumes";
+use crate::{names, render};
 
 /// What was seen of a cluster, and what the steps that may follow need.
 pub struct ClusterSight {
@@ -32,7 +29,7 @@ impl Observer {
         let name = cluster.name_any();
         let namespace = cluster.namespace().unwrap_or_default();
         let uid = cluster.uid().unwrap_or_default();
-        let finalizer = cluster.finalizers().iter().any(|f| f == crate::execute::FINALIZER);
+        let finalizer = cluster.finalizers().iter().any(|f| f == names::FINALIZER);
         let deletion = cluster.metadata.deletion_timestamp.as_ref().map(|at| fsm::Deletion {
             requested_at: pod::time(at),
             reclaim: match cluster.spec.storage.reclaim_policy {
@@ -82,7 +79,7 @@ impl Observer {
             deletion,
             finalizer,
             paused: cluster.spec.paused,
-            adopt_volumes: cluster.annotations().get(ADOPT_VOLUMES).is_some_and(|value| value == "true"),
+            adopt_volumes: cluster.annotations().get(names::ADOPT_VOLUMES).is_some_and(|value| value == "true"),
             admission,
             objects,
             stateful_set: ours.map(stateful_set),

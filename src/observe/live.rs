@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{ObserveError, Observer, compare};
-use crate::render::names;
+use crate::names;
 
 /// How long a Secret that was seen counts as there. Then it is read again, so that one that was deleted is made anew.
 const SECRET_COUNTS: Duration = Duration::from_mins(5);

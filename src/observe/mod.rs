@@ -18,7 +18,7 @@ use tokio::time::Instant;
 pub use caches::{Cache, Caches};
 pub use cluster::ClusterSight;
 pub use malformed::RecordedStatus;
-pub use topic::{MARK, TopicSight};
+pub use topic::TopicSight;
 
 use crate::broker::Brokers;
 

@@ -8,7 +8,7 @@ use rivven_fsm::cluster as fsm;
 
 use super::redact::last_words;
 use crate::api::quantity::bytes;
-use crate::render::names;
+use crate::names;
 
 /// The facts of a broker's pod.
 pub fn facts(pod: &Pod) -> fsm::Pod {

@@ -6,12 +6,8 @@ use rivven_fsm::topic as fsm;
 use super::{Observer, pod};
 use crate::api::{ClusterRef, Phase, RivvenConnect, RivvenTopic};
 use crate::broker::{BrokerAddress, capabilities};
-use crate::render::names;
+use crate::names;
 
-/// Annotation: the uid of the cluster on which this object made or adopted its topic.
-pub const MARK: &str = "rivven.io/topic-cluster-uid";
-/// Annotation that lets an object take over a topic it did not make.
-const ADOPT: &str = "rivven.io/adopt";
 /// Every namespace, in `spec.allowedNamespaces`.
 const EVERY_NAMESPACE: &str = "*";
 
@@ -53,11 +49,11 @@ impl Observer {
                 .deletion_timestamp
                 .as_ref()
                 .map(|at| fsm::Deletion { requested_at: pod::time(at), delete_topic: topic.spec.delete_on_remove }),
-            finalizer: topic.finalizers().iter().any(|f| f == crate::execute::FINALIZER),
+            finalizer: topic.finalizers().iter().any(|f| f == names::FINALIZER),
             wish,
             cluster,
-            mark: topic.annotations().get(MARK).cloned(),
-            adopt: topic.annotations().get(ADOPT).is_some_and(|value| value == "true"),
+            mark: topic.annotations().get(names::TOPIC_MARK).cloned(),
+            adopt: topic.annotations().get(names::ADOPT_TOPIC).is_some_and(|value| value == "true"),
             older,
             seen,
         };

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use rivven_fsm::cluster::{Capabilities, Object};
 use serde_json::{Value, json};
 
-use super::{names, pod};
+use super::pod;
 use crate::api::RivvenClusterSpec;
+use crate::names;
 
 /// What the objects are made of.
 pub struct Input<'a> {

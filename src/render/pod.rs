@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::cluster::Input;
-use super::names;
+use crate::names;
 
 /// Where the volume is mounted: the data directory of the image.
 pub(super) const DATA_DIR: &str = "/data";

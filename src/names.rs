@@ -10,6 +10,14 @@ pub const CLUSTER_UID: &str = "rivven.io/cluster-uid";
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "rivven-operator");
 /// Annotation of the StatefulSet: the spec that is in force, as JSON.
 pub const ACCEPTED_SPEC: &str = "rivven.io/accepted-spec";
+/// Finalizer of every kind.
+pub const FINALIZER: &str = "rivven.io/finalizer";
+/// Annotation of a cluster that lets it take over the volumes of one that is gone.
+pub const ADOPT_VOLUMES: &str = "rivven.io/adopt-volumes";
+/// Annotation of a topic: the uid of the cluster on which this object made or adopted its topic.
+pub const TOPIC_MARK: &str = "rivven.io/topic-cluster-uid";
+/// Annotation of a topic that lets it take over a topic it did not make.
+pub const ADOPT_TOPIC: &str = "rivven.io/adopt";
 /// Key of the admin token in Secret `rivven-{name}-auth`.
 pub const TOKEN_KEY: &str = "token";
 /// Name of the brokers' container.

@@ -53,7 +53,7 @@ fn every_guard_is_missed<O, T: PartialEq + std::fmt::Debug>(
 fn wish() -> Wish {
     Wish {
         replicas: 1,
-        version: "0.1.0".to_owned(),
+        version: "0.0.22".to_owned(),
         storage_bytes: 1 << 30,
         storage_class: String::new(),
         tls: false,
@@ -65,7 +65,7 @@ fn wish() -> Wish {
 
 fn candidate(change: impl FnOnce(&mut Candidate)) -> Candidate {
     let mut candidate =
-        Candidate { wish: wish(), accepted: Some(wish()), capabilities: clustered(), prerequisites: Vec::new() };
+        Candidate { wish: wish(), accepted: Some(wish()), capabilities: standalone(), prerequisites: Vec::new() };
     change(&mut candidate);
     candidate
 }
@@ -86,12 +86,19 @@ fn each_guard_on_a_spec_is_missed_when_it_is_taken_out() {
         (Reason::BrokerCannotAuthenticate, candidate(|c| (c.capabilities, c.wish.auth) = (standalone(), true))),
         (Reason::NotSupportedByOperator, candidate(|c| c.wish.unsupported = vec!["tls.issuer: later".to_owned()])),
         (Reason::NotSupportedByOperator, candidate(|c| c.wish.storage_bytes = 2 << 30)),
+        (Reason::NotSupportedByOperator, candidate(|c| (c.capabilities, c.wish.replicas) = (clustered(), 3))),
+        (
+            Reason::NotSupportedByOperator,
+            candidate(|c| (c.capabilities, c.wish.version) = (clustered(), "0.1.0".to_owned())),
+        ),
+        (Reason::NotSupportedByOperator, candidate(|c| (c.capabilities, c.wish.tls) = (clustered(), true))),
+        (Reason::NotSupportedByOperator, candidate(|c| (c.capabilities, c.wish.auth) = (clustered(), true))),
         (Reason::PrerequisiteMissing, candidate(|c| c.prerequisites = secret(Some(false)))),
         (Reason::PrerequisiteMissing, candidate(|c| c.prerequisites = secret(None))),
         (Reason::StorageShrinkRefused, candidate(|c| c.wish.storage_bytes = 1)),
         (Reason::StorageClassChangeRefused, candidate(|c| c.wish.storage_class = "fast".to_owned())),
         (Reason::ScaleRefused, candidate(|c| c.wish.replicas = 3)),
-        (Reason::DowngradeRefused, candidate(|c| c.wish.version = "v0.0.22".to_owned())),
+        (Reason::DowngradeRefused, candidate(|c| c.wish.version = "v0.0.21".to_owned())),
     ];
     every_guard_is_missed("spec", admission::GUARDS, &cases, &candidate(|_| {}), admission::admit_with);
     for (reason, mut case) in cases {
@@ -105,12 +112,9 @@ fn what_a_guard_on_a_spec_must_let_pass() {
     let passes = [
         candidate(|c| c.prerequisites = secret(Some(true))),
         candidate(|c| c.accepted = None),
-        candidate(|c| (c.wish.replicas, c.accepted) = (3, None)),
-        candidate(|c| (c.wish.tls, c.wish.auth) = (true, true)),
-        candidate(|c| c.wish.version = "0.1.1".to_owned()),
-        candidate(|c| c.wish.version = "0.10.0".to_owned()),
-        candidate(|c| c.wish.version = "latest".to_owned()),
-        candidate(|c| c.capabilities = standalone()),
+        candidate(|c| c.wish.version = "0.0.23".to_owned()),
+        candidate(|c| c.wish.version = "0.0.100".to_owned()),
+        candidate(|c| (c.wish.version, c.capabilities) = ("latest".to_owned(), clustered())),
     ];
     for passing in &passes {
         assert_eq!(admission::admit(passing), admission::Admission::Accepted, "{passing:?}");

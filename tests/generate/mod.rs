@@ -174,8 +174,12 @@ pub fn cluster_spec() -> BoxedStrategy<Value> {
             .boxed()
     };
     object(vec![
-        ("replicas", number()),
-        ("version", text()),
+        // Weighted to what can be accepted: other numbers and versions are refused whatever else the spec says.
+        ("replicas", prop_oneof![4 => Just(json!(1)), 1 => number()].boxed()),
+        (
+            "version",
+            prop_oneof![4 => select(vec![json!("0.0.22"), json!("latest"), json!("0.1.0")]), 1 => text()].boxed(),
+        ),
         ("image", text()),
         ("imagePullPolicy", words(&["Always", "IfNotPresent", "Never", "never"])),
         ("imagePullSecrets", list(object(vec![("name", text())]))),

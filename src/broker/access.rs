@@ -1,5 +1,8 @@
 //! How a broker is reached: directly by its DNS name, or through the API server when the operator runs outside.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
@@ -30,6 +33,9 @@ pub enum Access {
     Direct,
     /// Through the API server's port-forward.
     PortForward(Client),
+    /// Wherever this says: brokers of tests.
+    #[doc(hidden)]
+    Mapped(Arc<dyn Fn(&BrokerAddress, u16) -> SocketAddr + Send + Sync>),
 }
 
 /// A byte stream to a broker.
@@ -45,6 +51,10 @@ impl Access {
                 Ok(Box::new(stream.map_err(|error| Error::Unreachable(error.to_string()))?))
             }
             Self::PortForward(client) => forward(client, address, port).await,
+            Self::Mapped(map) => {
+                let stream = TcpStream::connect(map(address, port)).await;
+                Ok(Box::new(stream.map_err(|error| Error::Unreachable(error.to_string()))?))
+            }
         }
     }
 
@@ -52,6 +62,7 @@ impl Access {
     pub(super) async fn dial_string(&self, address: &BrokerAddress) -> Result<(String, Tunnel), Error> {
         match self {
             Self::Direct => Ok((format!("{}:{}", address.host, address.client_port), Tunnel(None))),
+            Self::Mapped(map) => Ok((map(address, address.client_port).to_string(), Tunnel(None))),
             Self::PortForward(client) => {
                 let unreachable = |error: std::io::Error| Error::Unreachable(error.to_string());
                 let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(unreachable)?;

@@ -35,7 +35,7 @@ pub(super) async fn reconcile(
         }
     };
     let sight = ctx.observer.cluster(cluster).await?;
-    let decision = decide(&sight.observation, Context::now());
+    let decision = decide(&sight.observation, ctx.now());
     let mut cluster = cluster.clone();
     record(&ctx, &mut cluster, &sight, &decision).await?;
     let cluster = &mut cluster;
@@ -62,7 +62,7 @@ async fn record(
 ) -> Result<(), StepError> {
     let none = RivvenClusterStatus::default();
     let before = cluster.status.as_ref().unwrap_or(&none);
-    let after = report::cluster(cluster, &sight.observation, decision, Context::now());
+    let after = report::cluster(cluster, &sight.observation, decision, ctx.now());
     let written = ctx.executor.write_status::<RivvenCluster>(cluster.meta(), before, &after).await?;
     if let Some(written) = written {
         ctx.wrote(&written);

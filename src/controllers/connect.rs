@@ -34,10 +34,10 @@ pub(super) async fn reconcile(
         }
     };
     let seen = ctx.observer.connect(connect);
-    let decision = decide(&seen, Context::now());
+    let decision = decide(&seen, ctx.now());
     let none = RivvenConnectStatus::default();
     let before = connect.status.as_ref().unwrap_or(&none);
-    let after = report::connect(connect, &decision, Context::now());
+    let after = report::connect(connect, &decision, ctx.now());
     let written = ctx.executor.write_status::<RivvenConnect>(connect.meta(), before, &after).await?;
     if let Some(written) = written {
         ctx.wrote(&written);

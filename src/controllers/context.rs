@@ -1,7 +1,7 @@
 //! What every reconcile has at hand.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -36,7 +36,11 @@ pub struct Context {
     /// Objects that failed.
     pub(super) backoffs: Backoffs,
     written: Mutex<HashMap<String, u64>>,
+    clock: Clock,
 }
+
+/// Tells the time.
+type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
 
 /// A reconcile that failed: a fault, retried with back-off.
 #[derive(Debug, thiserror::Error)]
@@ -63,12 +67,19 @@ impl ReconcileError {
 impl Context {
     /// A context.
     pub fn new(observer: Observer, executor: Executor, metrics: Metrics, resync: Duration) -> Self {
-        Self { observer, executor, metrics, resync, backoffs: Backoffs::default(), written: Mutex::default() }
+        let clock = Arc::new(Utc::now);
+        Self { observer, executor, metrics, resync, backoffs: Backoffs::default(), written: Mutex::default(), clock }
+    }
+
+    /// The same with another clock: where time is a model, decisions take the model's.
+    #[must_use]
+    pub fn with_clock(self, clock: impl Fn() -> DateTime<Utc> + Send + Sync + 'static) -> Self {
+        Self { clock: Arc::new(clock), ..self }
     }
 
     /// Now, as decisions take it.
-    pub(super) fn now() -> DateTime<Utc> {
-        Utc::now()
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        (self.clock)()
     }
 
     /// Whether the cache is behind this process's own last write to the object. Closes the race between a write and the
@@ -137,7 +148,7 @@ impl Context {
             decision,
             &before.conditions,
             meta.generation,
-            &status::kubernetes_time(Self::now())
+            &status::kubernetes_time(self.now())
         ));
         let written = self.executor.write_status::<K>(meta, &before.raw, &after).await?;
         if let Some(written) = written {

@@ -35,7 +35,7 @@ pub(super) async fn reconcile(
         }
     };
     let sight = ctx.observer.topic(topic).await;
-    let decision = decide(&sight.observation, Context::now());
+    let decision = decide(&sight.observation, ctx.now());
     let mut topic = topic.clone();
     record(&ctx, &mut topic, &sight, &decision).await?;
     let topic = &mut topic;
@@ -61,7 +61,7 @@ async fn record(
 ) -> Result<(), StepError> {
     let none = RivvenTopicStatus::default();
     let before = topic.status.as_ref().unwrap_or(&none);
-    let after = report::topic(topic, &sight.observation, decision, Context::now());
+    let after = report::topic(topic, &sight.observation, decision, ctx.now());
     let written = ctx.executor.write_status::<RivvenTopic>(topic.meta(), before, &after).await?;
     if let Some(written) = written {
         ctx.wrote(&written);

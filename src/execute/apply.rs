@@ -27,9 +27,14 @@ pub(crate) fn api_of(client: &Client, manifest: &Value) -> Result<Api<DynamicObj
 }
 
 /// Creates the object. Only if it is absent: `POST`, so that an object somebody else made in the meantime is answered
-/// with 409 and stays as it is.
-pub(crate) async fn create(client: &Client, desired: &Value) -> Result<(), StepError> {
-    let object = parse(&stamped(desired))?;
+/// with 409 and stays as it is. `secret` is written with it and is no part of the hash: a digest of a token is nobody's
+/// to read.
+pub(crate) async fn create(client: &Client, desired: &Value, secret: Option<Value>) -> Result<(), StepError> {
+    let mut object = stamped(desired);
+    if let Some(secret) = secret {
+        object["stringData"] = secret;
+    }
+    let object = parse(&object)?;
     let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
     api_of(client, desired)?.create(&params, &object).await?;
     Ok(())

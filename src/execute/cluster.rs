@@ -92,13 +92,11 @@ impl Executor {
                 Ok(format!("{} {name} brought back to what is wanted", object.kind()))
             }
             None if object == Object::AuthSecret => {
-                let mut secret = desired.clone();
-                secret["stringData"] = json!({ names::TOKEN_KEY: token()? });
-                apply::create(&self.client, &secret).await?;
+                apply::create(&self.client, desired, Some(json!({ names::TOKEN_KEY: token()? }))).await?;
                 Ok(format!("Secret {name} created"))
             }
             None => {
-                apply::create(&self.client, desired).await?;
+                apply::create(&self.client, desired, None).await?;
                 Ok(format!("{} {name} created", object.kind()))
             }
         }

@@ -91,6 +91,8 @@ pub(crate) struct Plan {
     pub(crate) view: View,
     /// Numbers, from 1, of watch events that are not delivered.
     pub(crate) dropped: Vec<u64>,
+    /// How often all open watches were told that the past is forgotten.
+    pub(crate) expired: u64,
     /// How many watch events were due so far.
     pub(crate) events: u64,
     /// How many writes were asked for so far.

@@ -356,6 +356,16 @@ impl Session {
         Client::new(Server(self.clone()), "default")
     }
 
+    /// The cluster this session is with.
+    pub fn sim(&self) -> Sim {
+        self.sim.clone()
+    }
+
+    /// Ends the open watches as an API server does that has forgotten the past: what they missed is listed anew.
+    pub fn expire_watches(&self) {
+        self.plan(|p| p.expired += 1);
+    }
+
     /// Plans a fault for the nth write from now on, counted from 1; Events and Leases are not counted.
     pub fn on_write(&self, nth: u64, fault: Fault) {
         self.on(Matcher::writes(), nth, fault);

@@ -28,6 +28,8 @@ struct Watch {
     wake: watch::Receiver<()>,
     end: Pin<Box<Sleep>>,
     ended: bool,
+    /// How often the session's watches had expired when this one was opened.
+    epoch: u64,
 }
 
 /// The answer to a watch.
@@ -35,7 +37,8 @@ pub(crate) fn stream(session: Session, call: Call) -> Answer {
     let seconds = call.param("timeoutSeconds").parse().unwrap_or(1800);
     let wake = session.sim.0.wake.subscribe();
     let end = Box::pin(sleep(Duration::from_secs(seconds)));
-    let mut watch = Watch { session, call, seen: 0, ready: VecDeque::new(), wake, end, ended: false };
+    let epoch = session.sim.state().sessions[session.id].expired;
+    let mut watch = Watch { session, call, seen: 0, ready: VecDeque::new(), wake, end, ended: false, epoch };
     watch.start();
     let frames = stream::unfold(watch, |mut watch| async move {
         let frame = watch.next().await?;
@@ -113,7 +116,12 @@ impl Watch {
                 }
                 if !self.ended {
                     self.wake.mark_unchanged();
-                    self.gather(&mut state);
+                    if state.sessions[self.session.id].expired > self.epoch {
+                        self.push("ERROR", &Refusal::of(410, "too old resource version").body());
+                        self.ended = true;
+                    } else {
+                        self.gather(&mut state);
+                    }
                 }
             }
             if let Some(line) = self.ready.pop_front() {

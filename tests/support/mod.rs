@@ -1,0 +1,143 @@
+//! The operator's real controllers on the model of the API server, with brokers in the same process.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code, reason = "tests")]
+
+pub mod broker;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rivven_operator::api::{RivvenCluster, RivvenTopic};
+use rivven_operator::broker::Brokers;
+use rivven_operator::controllers::{self, Context, Scope};
+use rivven_operator::execute::Executor;
+use rivven_operator::observe::Observer;
+use rivven_operator::process::health::Health;
+use rivven_operator::process::metrics::Metrics;
+use rivven_operator::process::shutdown;
+use rivven_sim::{Log, Session, Sim};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use broker::Fleet;
+
+/// Who the operator is in the log.
+pub const OPERATOR: &str = "operator";
+/// Long enough at rest that nothing is waited for any more.
+pub const QUIET: Duration = Duration::from_secs(12);
+pub const PATIENCE: Duration = Duration::from_secs(3000);
+
+/// A model, its brokers, and the operator as long as it runs.
+pub struct World {
+    pub sim: Sim,
+    pub fleet: Fleet,
+    pub resync: Duration,
+    watchdog: Option<JoinHandle<()>>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let sim = Sim::new(seed);
+        for crd in rivven_operator::api::crds() {
+            sim.apply(serde_json::to_value(crd).unwrap());
+        }
+        let fleet = Fleet::new(&sim);
+        Self { sim, fleet, resync: Duration::from_secs(8), watchdog: None }
+    }
+
+    /// Starts the operator, with a new process and empty memory whenever its session ends.
+    pub fn start(&mut self, plan: impl FnOnce(&Session)) -> Session {
+        let session = self.sim.session(OPERATOR);
+        plan(&session);
+        let (first, sim, fleet, resync) = (session.clone(), self.sim.clone(), self.fleet.clone(), self.resync);
+        self.watchdog = Some(tokio::spawn(async move {
+            let mut session = first;
+            loop {
+                tokio::select! {
+                    () = operator(&session, &fleet, resync) => panic!("the controllers ended"),
+                    () = session.ended() => {}
+                }
+                session = sim.session(OPERATOR);
+            }
+        }));
+        session
+    }
+
+    /// Ends the operator at once, whatever it does.
+    pub fn stop(&mut self) {
+        if let Some(watchdog) = self.watchdog.take() {
+            watchdog.abort();
+        }
+    }
+
+    pub async fn settle(&self) -> Result<(), String> {
+        self.sim.converge(QUIET, PATIENCE).await.map_err(|error| error.to_string())
+    }
+
+    /// The world as two runs are compared by it: objects, and what the brokers hold. The token is random.
+    pub fn end(&self) -> BTreeMap<String, Value> {
+        let mut world = self.sim.world();
+        for (key, object) in &mut world {
+            if key.starts_with("secrets")
+                && let Some(data) = object["data"].as_object_mut()
+            {
+                data.values_mut().for_each(|value| *value = json!(value.as_str().map(str::len)));
+            }
+        }
+        for (name, topic) in self.fleet.topics() {
+            world.insert(format!("topic {name}"), json!({ "partitions": topic.partitions, "config": topic.config }));
+        }
+        world
+    }
+
+    /// What the operator asked of the API server.
+    pub fn log(&self) -> Log {
+        self.sim.log().of(OPERATOR)
+    }
+
+    pub fn phase(&self, resource: &str, name: &str) -> String {
+        let object = self.sim.get(resource, "default", name);
+        object.and_then(|o| o.pointer("/status/phase")?.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+}
+
+async fn operator(session: &Session, fleet: &Fleet, resync: Duration) {
+    let client = session.client();
+    let (health, (_stopper, stop)) = (Health::new(), shutdown::pair());
+    let executor = Executor::new(client.clone(), Arc::new(|| true));
+    let brokers = Brokers::new(fleet.access());
+    let (sim, looking) = (session.sim(), client.clone());
+    let context = move |caches| {
+        let observer = Observer::new(looking, caches, brokers, "cluster.local".to_owned());
+        Context::new(observer, executor, Metrics::new("test"), resync).with_clock(move || sim.now())
+    };
+    controllers::run(client, vec![Scope(None)], &health, &stop, context).await;
+}
+
+/// As the API server keeps an object: with every default filled in.
+fn filled<K: Serialize + DeserializeOwned>(object: Value) -> Value {
+    let typed: K = serde_json::from_value(object).unwrap();
+    serde_json::to_value(typed).unwrap()
+}
+
+pub fn cluster(spec: Value) -> Value {
+    filled::<RivvenCluster>(json!({
+        "apiVersion": "rivven.io/v1alpha1", "kind": "RivvenCluster", "metadata": { "name": "x", "namespace": "default" },
+        "spec": spec,
+    }))
+}
+
+pub fn topic(name: &str, spec: Value) -> Value {
+    filled::<RivvenTopic>(json!({
+        "apiVersion": "rivven.io/v1alpha1", "kind": "RivvenTopic", "metadata": { "name": name, "namespace": "default" },
+        "spec": spec,
+    }))
+}

@@ -86,7 +86,10 @@ fn each_guard_on_a_spec_is_missed_when_it_is_taken_out() {
         (Reason::BrokerCannotAuthenticate, candidate(|c| (c.capabilities, c.wish.auth) = (standalone(), true))),
         (Reason::NotSupportedByOperator, candidate(|c| c.wish.unsupported = vec!["tls.issuer: later".to_owned()])),
         (Reason::NotSupportedByOperator, candidate(|c| c.wish.storage_bytes = 2 << 30)),
-        (Reason::NotSupportedByOperator, candidate(|c| (c.capabilities, c.wish.replicas) = (clustered(), 3))),
+        (
+            Reason::NotSupportedByOperator,
+            candidate(|c| (c.capabilities, c.wish.replicas, c.accepted) = (clustered(), 3, None)),
+        ),
         (
             Reason::NotSupportedByOperator,
             candidate(|c| (c.capabilities, c.wish.version) = (clustered(), "0.1.0".to_owned())),
@@ -97,7 +100,7 @@ fn each_guard_on_a_spec_is_missed_when_it_is_taken_out() {
         (Reason::PrerequisiteMissing, candidate(|c| c.prerequisites = secret(None))),
         (Reason::StorageShrinkRefused, candidate(|c| c.wish.storage_bytes = 1)),
         (Reason::StorageClassChangeRefused, candidate(|c| c.wish.storage_class = "fast".to_owned())),
-        (Reason::ScaleRefused, candidate(|c| c.wish.replicas = 3)),
+        (Reason::ScaleRefused, candidate(|c| c.accepted = Some(Wish { replicas: 3, ..wish() }))),
         (Reason::DowngradeRefused, candidate(|c| c.wish.version = "v0.0.21".to_owned())),
     ];
     every_guard_is_missed("spec", admission::GUARDS, &cases, &candidate(|_| {}), admission::admit_with);

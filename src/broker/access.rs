@@ -26,6 +26,9 @@ pub struct BrokerAddress {
     pub api_port: u16,
 }
 
+/// Tells where a port of a broker really is.
+type Map = dyn Fn(&BrokerAddress, u16) -> SocketAddr + Send + Sync;
+
 /// How brokers are reached.
 #[derive(Clone)]
 pub enum Access {
@@ -35,7 +38,7 @@ pub enum Access {
     PortForward(Client),
     /// Wherever this says: brokers of tests.
     #[doc(hidden)]
-    Mapped(Arc<dyn Fn(&BrokerAddress, u16) -> SocketAddr + Send + Sync>),
+    Mapped(Arc<Map>),
 }
 
 /// A byte stream to a broker.

@@ -147,7 +147,9 @@ impl Inner {
 fn write(request: &Request) -> Option<String> {
     match request {
         Request::CreateTopic { name, partitions } => Some(format!("create {name} {}", partitions.unwrap_or(0))),
-        Request::CreatePartitions { topic, new_partition_count, .. } => Some(format!("grow {topic} {new_partition_count}")),
+        Request::CreatePartitions { topic, new_partition_count, .. } => {
+            Some(format!("grow {topic} {new_partition_count}"))
+        }
         Request::AlterTopicConfig { topic, .. } => Some(format!("alter {topic}")),
         Request::DeleteTopic { name } => Some(format!("delete {name}")),
         _ => None,

@@ -27,7 +27,7 @@ use broker::Fleet;
 pub const OPERATOR: &str = "operator";
 /// Long enough at rest that nothing is waited for any more.
 pub const QUIET: Duration = Duration::from_secs(12);
-pub const PATIENCE: Duration = Duration::from_secs(3000);
+pub const PATIENCE: Duration = Duration::from_mins(50);
 
 /// A model, its brokers, and the operator as long as it runs.
 pub struct World {
@@ -128,14 +128,14 @@ fn filled<K: Serialize + DeserializeOwned>(object: Value) -> Value {
     serde_json::to_value(typed).unwrap()
 }
 
-pub fn cluster(spec: Value) -> Value {
+pub fn cluster(spec: &Value) -> Value {
     filled::<RivvenCluster>(json!({
         "apiVersion": "rivven.io/v1alpha1", "kind": "RivvenCluster", "metadata": { "name": "x", "namespace": "default" },
         "spec": spec,
     }))
 }
 
-pub fn topic(name: &str, spec: Value) -> Value {
+pub fn topic(name: &str, spec: &Value) -> Value {
     filled::<RivvenTopic>(json!({
         "apiVersion": "rivven.io/v1alpha1", "kind": "RivvenTopic", "metadata": { "name": name, "namespace": "default" },
         "spec": spec,

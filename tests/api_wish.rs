@@ -114,6 +114,7 @@ fn any_cluster_comes_through() {
                 replicas,
                 capabilities,
                 dependents: Vec::new(),
+                partitions: rivven_fsm::cluster::Partitions::Unreplicated,
             };
             let decision = cluster::decide(&observation, DateTime::UNIX_EPOCH);
             if refused {

@@ -53,6 +53,12 @@ reasons! {
     RevisionUnknown => "Wait; if it lasts, check that the Kubernetes controller manager runs.",
     /// Another broker is down, and one disruption at a time is enough.
     AnotherBrokerDown => "Wait; see the broker that the message names.",
+    /// What the brokers say of their partitions could not be read.
+    PartitionsUnknown => "See the message; no broker is restarted before one of them tells.",
+    /// A partition has no leader: neither reads nor writes are possible.
+    PartitionOffline => "Bring the brokers back that hold the partition's in-sync replicas; the message names the partition.",
+    /// A replica does not hold every acknowledged record yet.
+    ReplicaOutOfSync => "Wait; if it lasts, see the log of the broker that is behind, and its disk.",
     /// Something the operator must know could not be read.
     Unreadable => "See the message; often a missing permission of the operator.",
     /// The object is being deleted in order.

@@ -5,9 +5,9 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{State, cluster, clustered, now, standalone};
+use common::{State, cluster, clustered, now, partition, standalone};
 use rivven_fsm::cluster::rollout::{self, Rollout};
-use rivven_fsm::cluster::{Candidate, Observation, Prerequisite, Wish, admission};
+use rivven_fsm::cluster::{Candidate, Observation, Partitions, Prerequisite, Wish, admission};
 use rivven_fsm::guard::Guard;
 use rivven_fsm::{Decision, Reason, topic};
 
@@ -148,6 +148,12 @@ fn rolling(states: &[State], change: impl FnOnce(&mut Observation)) -> Observati
     observed
 }
 
+/// Broker 0 is to restart, and these are in sync.
+fn partitions(in_sync: &[u32]) -> Observation {
+    let known = Partitions::Known([partition(0, &[0, 1, 2], in_sync, 2)].into());
+    rolling(&[State::OutdatedWell, State::Well, State::Well], |o| o.partitions = known)
+}
+
 #[test]
 fn each_guard_on_a_restart_is_missed_when_it_is_taken_out() {
     use State::{OutdatedWell as Old, Well};
@@ -165,8 +171,17 @@ fn each_guard_on_a_restart_is_missed_when_it_is_taken_out() {
         (Reason::AnotherBrokerDown, rolling(&[Old, State::Silent, Well], |_| {})),
         (Reason::AnotherBrokerDown, rolling(&[Old, State::Unasked, Well], |_| {})),
         (Reason::AnotherBrokerDown, rolling(&[Old, State::CrashLoop, Well], |_| {})),
+        (
+            Reason::PartitionsUnknown,
+            rolling(&[Old, Well, Well], |o| o.partitions = Partitions::Unknown { why: "timeout".to_owned() }),
+        ),
+        (Reason::ReplicaOutOfSync, partitions(&[0, 1])),
+        (Reason::ReplicaOutOfSync, partitions(&[1])),
+        (Reason::ReplicaOutOfSync, partitions(&[])),
     ];
-    let passing = rolling(&[Old, Well, Well], |_| {});
+    // The broker itself may be behind: its restart may be what mends it.
+    assert!(matches!(rollout::plan(&partitions(&[1, 2])), Rollout::Restart(_)));
+    let passing = partitions(&[0, 1, 2]);
     assert!(matches!(rollout::plan(&passing), Rollout::Restart(_)));
     every_guard_is_missed("restart", rollout::GUARDS, &cases, &passing, rollout::plan_with);
 }
@@ -248,6 +263,7 @@ fn every_reason_is_said_by_something() {
         include_str!("../src/cluster/admission.rs"),
         include_str!("../src/cluster/decide.rs"),
         include_str!("../src/cluster/diagnosis.rs"),
+        include_str!("../src/cluster/partitions.rs"),
         include_str!("../src/cluster/rollout.rs"),
         include_str!("../src/cluster/teardown.rs"),
         include_str!("../src/connect/mod.rs"),

@@ -10,9 +10,10 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use rivven_fsm::cluster::partitions::{ELSEWHERE, Partition};
 use rivven_fsm::cluster::{
-    self, Admission, Answer, Broker, Claim, Container, Deletion, LastExit, Object, Observation, Pod, Presence,
-    ReclaimPolicy, StatefulSet, Unschedulable, diagnosis,
+    self, Admission, Answer, Broker, Claim, Container, Deletion, LastExit, Object, Observation, Partitions, Pod,
+    Presence, ReclaimPolicy, StatefulSet, Unschedulable, diagnosis,
 };
 use rivven_fsm::{Kind, Phase};
 
@@ -127,6 +128,24 @@ fn presence() -> impl Strategy<Value = Presence> {
     ]
 }
 
+fn partitions() -> impl Strategy<Value = Partitions> {
+    let brokers = proptest::sample::subsequence(vec![0, 1, 2, 3, 4, 5, ELSEWHERE], 0..5).prop_shuffle();
+    let partition = ("[a-z]{0,3}", any::<u32>(), option::weighted(0.9, 0..7_u32), brokers, 0..5_usize, 0..4_u32)
+        .prop_map(|(topic, id, leader, replicas, behind, min_in_sync)| Partition {
+            topic: topic.into(),
+            id,
+            leader,
+            in_sync: replicas.iter().skip(behind.saturating_sub(2)).copied().collect(),
+            replicas,
+            min_in_sync,
+        });
+    prop_oneof![
+        2 => Just(Partitions::Unreplicated),
+        1 => ".{0,10}".prop_map(|why| Partitions::Unknown { why }),
+        4 => vec(partition, 0..6).prop_map(|all| Partitions::Known(all.into())),
+    ]
+}
+
 fn observation() -> impl Strategy<Value = Observation> {
     let deletion = (any::<bool>(), -100_000..100_000_i64).prop_map(|(keep, ago)| Deletion {
         requested_at: now() - Duration::seconds(ago),
@@ -153,20 +172,24 @@ fn observation() -> impl Strategy<Value = Observation> {
         vec(broker(), 0..7),
         0..6_u32,
         vec("[a-z]{1,5}", 0..3),
+        partitions(),
     )
-        .prop_map(|(head, admission, objects, stateful_set, brokers, replicas, dependents)| Observation {
-            recorded: head.0,
-            deletion: head.1,
-            finalizer: head.2,
-            paused: head.3,
-            adopt_volumes: head.4,
-            admission,
-            objects: Object::ALL.into_iter().zip(objects).collect(),
-            stateful_set,
-            brokers: (0..).zip(brokers).map(|(ordinal, broker)| Broker { ordinal, ..broker }).collect(),
-            replicas,
-            capabilities: clustered(),
-            dependents,
+        .prop_map(|(head, admission, objects, stateful_set, brokers, replicas, dependents, partitions)| {
+            Observation {
+                recorded: head.0,
+                deletion: head.1,
+                finalizer: head.2,
+                paused: head.3,
+                adopt_volumes: head.4,
+                admission,
+                objects: Object::ALL.into_iter().zip(objects).collect(),
+                stateful_set,
+                brokers: (0..).zip(brokers).map(|(ordinal, broker)| Broker { ordinal, ..broker }).collect(),
+                replicas,
+                capabilities: clustered(),
+                dependents,
+                partitions,
+            }
         })
 }
 

@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use chrono::Duration;
-use common::{State, broker, claim, cluster, cluster_holds, now, phases, refusal, sound};
+use common::{State, broker, claim, cluster, cluster_holds, now, partition_classes, phases, refusal, sound};
 use rivven_fsm::cluster::{self, Admission, Deletion, Object, Observation, Presence, ReclaimPolicy};
 use rivven_fsm::{Kind, Phase, connect, topic};
 
@@ -153,6 +153,32 @@ fn four_brokers_roll_one_at_a_time() {
     });
     println!("cluster of four: states visited: {visited}, with a restart: {restarts}");
     assert!(visited >= 110_000 && restarts >= 1_000, "{visited} visited, {restarts} restarts");
+}
+
+#[test]
+fn no_partition_falls_below_its_minimum_because_of_us() {
+    let recorded: Vec<_> = phases().collect();
+    let (mut visited, mut restarts, mut held) = (0, 0_u64, 0_u64);
+    for replicas in 1..=4 {
+        let classes = partition_classes(replicas);
+        every_broker_state(replicas, |states| {
+            let mut o = cluster(states);
+            let unreplicated = cluster::decide(&o, now()).steps;
+            if replicas == 4 && unreplicated.is_empty() {
+                return;
+            }
+            for (_, partitions) in &classes {
+                o.partitions = partitions.clone();
+                visited += from_every_phase(&mut o, &recorded);
+                let steps = cluster::decide(&o, now()).steps;
+                restarts += u64::from(!steps.is_empty());
+                held += u64::from(steps != unreplicated);
+                assert!(steps.is_empty() || steps == unreplicated, "partitions choose another broker: {o:#?}");
+            }
+        });
+    }
+    println!("cluster, partitions: states visited: {visited}, with a restart: {restarts}, held back: {held}");
+    assert!(visited >= 500_000 && restarts >= 50_000 && held >= 200, "{visited}, {restarts}, {held}");
 }
 
 #[test]

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, ToSocketAddrs};
 
 use super::Error;
 
@@ -49,50 +48,19 @@ impl Access {
     /// A stream to one port of the broker.
     pub(super) async fn open(&self, address: &BrokerAddress, port: u16) -> Result<Box<dyn Stream>, Error> {
         match self {
-            Self::Direct => {
-                let stream = TcpStream::connect((address.host.as_str(), port)).await;
-                Ok(Box::new(stream.map_err(|error| Error::Unreachable(error.to_string()))?))
-            }
+            Self::Direct => dial((address.host.as_str(), port)).await,
             Self::PortForward(client) => forward(client, address, port).await,
-            Self::Mapped(map) => {
-                let stream = TcpStream::connect(map(address, port)).await;
-                Ok(Box::new(stream.map_err(|error| Error::Unreachable(error.to_string()))?))
-            }
-        }
-    }
-
-    /// A `host:port` that leads to the client port, for a client that dials by itself, and what keeps it open.
-    pub(super) async fn dial_string(&self, address: &BrokerAddress) -> Result<(String, Tunnel), Error> {
-        match self {
-            Self::Direct => Ok((format!("{}:{}", address.host, address.client_port), Tunnel(None))),
-            Self::Mapped(map) => Ok((map(address, address.client_port).to_string(), Tunnel(None))),
-            Self::PortForward(client) => {
-                let unreachable = |error: std::io::Error| Error::Unreachable(error.to_string());
-                let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(unreachable)?;
-                let local = listener.local_addr().map_err(unreachable)?;
-                let (client, address) = (client.clone(), address.clone());
-                // One connection only: a session is one connection, and the task ends with it or with the tunnel.
-                let task = tokio::spawn(async move {
-                    let Ok((mut near, _)) = listener.accept().await else { return };
-                    if let Ok(mut far) = forward(&client, &address, address.client_port).await {
-                        let _ = copy_bidirectional(&mut near, &mut far).await;
-                    }
-                });
-                Ok((local.to_string(), Tunnel(Some(task))))
-            }
+            Self::Mapped(map) => dial(map(address, port)).await,
         }
     }
 }
 
-/// Keeps a port-forward open; closes it when dropped.
-pub(super) struct Tunnel(Option<JoinHandle<()>>);
-
-impl Drop for Tunnel {
-    fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
-        }
-    }
+async fn dial(to: impl ToSocketAddrs) -> Result<Box<dyn Stream>, Error> {
+    let unreachable = |error: std::io::Error| Error::Unreachable(error.to_string());
+    let stream = TcpStream::connect(to).await.map_err(unreachable)?;
+    // One request at a time: there is nothing to gather small segments for.
+    stream.set_nodelay(true).map_err(unreachable)?;
+    Ok(Box::new(stream))
 }
 
 async fn forward(client: &Client, address: &BrokerAddress, port: u16) -> Result<Box<dyn Stream>, Error> {

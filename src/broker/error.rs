@@ -1,7 +1,7 @@
 //! Errors of a broker, classified.
 //!
 //! The protocol carries errors as text only, so the class is read from how the text begins; the texts were observed on
-//! 0.0.22. The client's own `is_retriable` is not used: by it "Topic not found" is retriable.
+//! 0.0.22.
 
 use std::time::Duration;
 
@@ -73,6 +73,11 @@ impl Error {
         Self::Refused { class, words }
     }
 
+    /// The error for an answer that asks to wait.
+    pub fn throttled(wait: Duration, what: &str) -> Self {
+        Self::Refused { class: Class::Overloaded, words: format!("throttled for {wait:?}: {what}") }
+    }
+
     /// The metric label. A closed set.
     pub const fn category(&self) -> &'static str {
         match self {
@@ -105,20 +110,6 @@ impl Error {
     /// Nobody refused: the connection is of no use any more.
     pub const fn breaks_session(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Timeout(_) | Self::Protocol(_))
-    }
-}
-
-impl From<rivven_client::Error> for Error {
-    fn from(error: rivven_client::Error) -> Self {
-        use rivven_client::Error as Client;
-        match error {
-            Client::ServerError(words) => Self::refused(words),
-            Client::AuthenticationFailed(words) => Self::refused(format!("Authentication failed: {words}")),
-            Client::ConnectionError(words) => Self::Unreachable(words),
-            error @ Client::IoError(..) => Self::Unreachable(error.to_string()),
-            Client::Timeout | Client::TimeoutWithMessage(_) => Self::Timeout(super::session::LIMIT),
-            other => Self::Protocol(other.to_string()),
-        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! All brokers: what each said when it was last asked, and one admin session to each that is reused.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rivven_fsm::cluster::Answer;
+use rivven_fsm::cluster::partitions::{ELSEWHERE, Partition};
+use rivven_fsm::cluster::{Answer, Partitions};
+use rivven_protocol::TopicMetadata;
 use tokio::time::Instant;
 
 use super::access::{Access, BrokerAddress};
@@ -15,6 +17,8 @@ use super::session::{Reply, Request, Session, TopicState, limited};
 /// How long an answer counts. Readiness is the kubelet's to watch and reaches the operator through the pod; the broker
 /// itself is asked once after each start, and then this seldom, to notice one that is up and no longer well.
 const ANSWER_COUNTS: Duration = Duration::from_mins(5);
+/// How long an answer about partitions counts while something is going on, and it is what a restart depends on.
+const RECENT: Duration = Duration::from_secs(1);
 /// How soon a broker that did not answer is asked again, doubling up to the limit.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const RETRY_LIMIT: Duration = Duration::from_secs(30);
@@ -36,17 +40,36 @@ struct Shared {
     known: Mutex<HashMap<BrokerAddress, Arc<Known>>>,
 }
 
+/// The locks are held while the broker is asked, so that many who want to know ask once.
 #[derive(Default)]
 struct Known {
-    said: Mutex<Option<Said>>,
+    itself: tokio::sync::Mutex<Option<Said<Answer>>>,
+    partitions: tokio::sync::Mutex<Option<Said<Partitions>>>,
     session: tokio::sync::Mutex<Option<Session>>,
 }
 
-struct Said {
+/// What one start of a broker said.
+struct Said<T> {
     incarnation: String,
-    answer: Answer,
-    ask_again: Instant,
+    answer: T,
+    at: Instant,
+    counts_for: Duration,
     failures: u32,
+}
+
+impl<T> Said<T> {
+    fn new(incarnation: &str, answer: T, counts_for: Duration, failures: u32) -> Self {
+        Self { incarnation: incarnation.to_owned(), answer, at: Instant::now(), counts_for, failures }
+    }
+
+    fn counts(&self) -> bool {
+        self.at.elapsed() < self.counts_for
+    }
+}
+
+/// What this start of the broker said before, if anything.
+fn of<'a, T>(said: Option<&'a Said<T>>, incarnation: &str) -> Option<&'a Said<T>> {
+    said.filter(|said| said.incarnation == incarnation)
 }
 
 impl Brokers {
@@ -60,46 +83,67 @@ impl Brokers {
         Self { shared: Arc::new(Shared { access, observer, known: Mutex::default() }) }
     }
 
-    /// Takes an answer as given, as if this start of the broker had just said it: for measuring without brokers.
-    pub fn assume(&self, address: &BrokerAddress, incarnation: &str, answer: Answer) {
-        let said = Said {
-            incarnation: incarnation.to_owned(),
-            answer,
-            ask_again: Instant::now() + ANSWER_COUNTS,
-            failures: 0,
-        };
-        *self.known(address).said.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
+    /// Takes answers as given, as if this start of the broker had just given them: for measuring without brokers.
+    pub async fn assume(&self, address: &BrokerAddress, incarnation: &str, answer: Answer, partitions: Partitions) {
+        let known = self.known(address);
+        *known.itself.lock().await = Some(Said::new(incarnation, answer, ANSWER_COUNTS, 0));
+        *known.partitions.lock().await = Some(Said::new(incarnation, partitions, ANSWER_COUNTS, 0));
     }
 
     /// What the broker says of itself: health, version, and whether it answers the client protocol. It is asked when
     /// this start of it was not asked yet, when the answer is old, or when it gave none and the back-off is over.
     pub async fn ask(&self, address: &BrokerAddress, incarnation: &str) -> Answer {
         let known = self.known(address);
-        let failures = {
-            let said = known.said.lock().unwrap_or_else(PoisonError::into_inner);
-            match said.as_ref().filter(|said| said.incarnation == incarnation) {
-                Some(said) if Instant::now() < said.ask_again => return said.answer.clone(),
-                Some(said) => said.failures,
-                None => 0,
-            }
+        let mut slot = known.itself.lock().await;
+        let failures = match of(slot.as_ref(), incarnation) {
+            Some(said) if said.counts() => return said.answer.clone(),
+            Some(said) => said.failures,
+            None => 0,
         };
-        let (answer, failures, again) = match self.question(address, incarnation, &known).await {
+        let (answer, failures, counts_for) = match self.question(address, incarnation, &known).await {
             Ok(answer @ Answer::Said { healthy: true, .. }) => (answer, 0, ANSWER_COUNTS),
             // It answered that it is not well: that may pass any moment.
             Ok(answer) => (answer, failures + 1, retry(failures)),
+            Err(error) => (Answer::Silent { why: words(&error) }, failures + 1, retry(failures)),
+        };
+        *slot = Some(Said::new(incarnation, answer.clone(), counts_for, failures));
+        answer
+    }
+
+    /// What the broker's metadata says of all partitions. `settled`: nothing is going on that could change it, so an
+    /// older answer will do, as long as it told of no trouble. `ordinal` tells which broker a node id is.
+    pub async fn partitions(
+        &self,
+        address: &BrokerAddress,
+        incarnation: &str,
+        settled: bool,
+        ordinal: impl Fn(&str) -> Option<u32>,
+    ) -> Partitions {
+        let known = self.known(address);
+        let mut slot = known.partitions.lock().await;
+        let failures = match of(slot.as_ref(), incarnation) {
+            Some(said) if said.counts() && (settled || said.failures > 0 || said.at.elapsed() < RECENT) => {
+                return said.answer.clone();
+            }
+            Some(said) => said.failures,
+            None => 0,
+        };
+        let said = match self.call(address, incarnation, &known, &Request::DescribePartitions).await {
+            Ok(Reply::Partitions(topics)) => {
+                let all = topics.iter().flat_map(|(topic, minimum)| partitions_of(topic, *minimum, &ordinal)).collect();
+                let partitions = Partitions::Known(all);
+                let counts_for = if partitions.trouble().is_some() { RECENT } else { ANSWER_COUNTS };
+                Said::new(incarnation, partitions, counts_for, 0)
+            }
+            Ok(Reply::Done | Reply::Topic(_)) => {
+                let why = "an answer without partitions".to_owned();
+                Said::new(incarnation, Partitions::Unknown { why }, retry(failures), failures + 1)
+            }
             Err(error) => {
-                let why: String = error.to_string().chars().take(WORDS_LIMIT).collect();
-                (Answer::Silent { why }, failures + 1, retry(failures))
+                Said::new(incarnation, Partitions::Unknown { why: words(&error) }, retry(failures), failures + 1)
             }
         };
-        let said = Said {
-            incarnation: incarnation.to_owned(),
-            answer: answer.clone(),
-            ask_again: Instant::now() + again,
-            failures,
-        };
-        *known.said.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
-        answer
+        slot.insert(said).answer.clone()
     }
 
     async fn question(&self, address: &BrokerAddress, incarnation: &str, known: &Known) -> Result<Answer, Error> {
@@ -122,7 +166,7 @@ impl Brokers {
     ) -> Result<Option<TopicState>, Error> {
         match self.call(address, incarnation, &self.known(address), &Request::DescribeTopic(topic)).await? {
             Reply::Topic(state) => Ok(state),
-            Reply::Done => Err(Error::Protocol("an answer without a topic".to_owned())),
+            Reply::Done | Reply::Partitions(_) => Err(Error::Protocol("an answer without a topic".to_owned())),
         }
     }
 
@@ -224,6 +268,27 @@ impl Brokers {
         (self.shared.observer)(operation, outcome.as_ref().map_or_else(Error::category, |_| "ok"), began.elapsed());
         outcome
     }
+}
+
+fn words(error: &Error) -> String {
+    error.to_string().chars().take(WORDS_LIMIT).collect()
+}
+
+fn partitions_of(
+    topic: &TopicMetadata,
+    min_in_sync: u32,
+    ordinal: &impl Fn(&str) -> Option<u32>,
+) -> impl Iterator<Item = Partition> {
+    let name: Arc<str> = topic.name.as_str().into();
+    let broker = |node: &String| ordinal(node).unwrap_or(ELSEWHERE);
+    topic.partitions.iter().map(move |partition| Partition {
+        topic: Arc::clone(&name),
+        id: partition.partition,
+        leader: partition.leader.as_ref().filter(|_| !partition.offline).map(broker),
+        replicas: partition.replicas.iter().collect::<BTreeSet<_>>().into_iter().map(broker).collect(),
+        in_sync: partition.isr.iter().map(broker).collect(),
+        min_in_sync,
+    })
 }
 
 fn retry(failures: u32) -> Duration {

@@ -3,6 +3,9 @@
 //! All keys are checked before anything is sent: the broker applies changes in order, and earlier ones stay applied
 //! when a later one fails (observed on 0.0.22).
 
+/// The key of the least number of in-sync replicas that a write needs.
+pub const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+
 /// Names of the broker's own directories: it accepts them as topics and mixes the files (observed on 0.0.22).
 const RESERVED: [&str; 3] = ["wal", "raft", "offsets"];
 /// Longest name in characters.
@@ -33,7 +36,7 @@ pub fn check(key: &str, value: &str) -> Result<String, String> {
         "retention.ms" | "retention.bytes" | "segment.ms" => at_least(-1),
         "max.message.bytes" => at_least(1),
         "segment.bytes" => at_least(1024),
-        "min.insync.replicas" => match value.parse::<i32>() {
+        MIN_INSYNC_REPLICAS => match value.parse::<i32>() {
             Ok(number) if number > 0 => Ok(number.to_string()),
             _ => Err(format!("{value:?} is not a whole number of at least 1")),
         },

@@ -74,6 +74,12 @@ impl Observer {
 
         let replicas = in_force.as_ref().map_or(cluster.spec.replicas, |spec| spec.replicas);
         let brokers = self.brokers_of(&namespace, &name, &uid, replicas).await;
+        let stateful_set = ours.map(stateful_set);
+        let partitions = if capabilities.partition_metadata {
+            self.partitions_of(&namespace, &name, stateful_set.as_ref(), &brokers).await
+        } else {
+            fsm::Partitions::Unreplicated
+        };
         let observation = fsm::Observation {
             recorded: cluster.status.as_ref().and_then(|status| status.phase).map(Into::into),
             deletion,
@@ -82,8 +88,9 @@ impl Observer {
             adopt_volumes: cluster.annotations().get(names::ADOPT_VOLUMES).is_some_and(|value| value == "true"),
             admission,
             objects,
-            stateful_set: ours.map(stateful_set),
+            stateful_set,
             brokers,
+            partitions,
             replicas,
             capabilities,
             dependents: if deletion.is_some() { self.dependents(&namespace, &name) } else { Vec::new() },
@@ -180,6 +187,29 @@ impl Observer {
             fsm::Broker { ordinal, pod: facts, answer, claim: claim.map(|claim| pod::claim(&claim, uid)) }
         }))
         .await
+    }
+
+    /// What the brokers' metadata says of the partitions: the controller's leader is asked, or else any that answers.
+    async fn partitions_of(
+        &self,
+        namespace: &str,
+        cluster: &str,
+        set: Option<&fsm::StatefulSet>,
+        brokers: &[fsm::Broker],
+    ) -> fsm::Partitions {
+        let answers = |broker: &&fsm::Broker| matches!(broker.answer, fsm::Answer::Said { healthy: true, .. });
+        let leads = |broker: &&fsm::Broker| matches!(broker.answer, fsm::Answer::Said { leader: true, .. });
+        let asked = brokers.iter().filter(answers).max_by_key(|broker| leads(broker));
+        let pod = asked.and_then(|broker| self.caches.pods.get(namespace, &names::pod(cluster, broker.ordinal)));
+        let (Some(asked), Some(incarnation)) = (asked, pod.as_deref().and_then(pod::incarnation)) else {
+            return fsm::Partitions::Unknown { why: "no broker answers".to_owned() };
+        };
+        let wanted = set.and_then(|set| set.update_revision.as_ref());
+        let settled = brokers.iter().all(|broker| {
+            answers(&broker) && broker.pod.as_ref().is_some_and(|pod| pod.is_up() && Some(&pod.revision) == wanted)
+        });
+        let ordinal = |node: &str| names::ordinal(cluster, node);
+        self.brokers.partitions(&self.address(namespace, cluster, asked.ordinal), incarnation, settled, ordinal).await
     }
 
     /// Where a broker is: by its names alone, never by a status.

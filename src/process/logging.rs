@@ -10,12 +10,12 @@ use tracing_subscriber::util::TryInitError;
 
 use super::cli::LogFormat;
 
-/// Starts logging as `RUST_LOG` says, or at `info`; the broker client tells of each connection at that level, and is kept to warnings.
+/// Starts logging as `RUST_LOG` says, or at `info`.
 ///
 /// A directive that cannot be parsed is left out instead of stopping the operator.
 pub fn init(format: LogFormat) -> Result<(), TryInitError> {
     let directives = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|value| !value.trim().is_empty());
-    let filter = EnvFilter::builder().parse_lossy(directives.as_deref().unwrap_or("info,rivven_client=warn"));
+    let filter = EnvFilter::builder().parse_lossy(directives.as_deref().unwrap_or("info"));
     let registry = tracing_subscriber::registry().with(filter);
     match format {
         LogFormat::Text => {

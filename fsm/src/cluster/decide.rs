@@ -313,6 +313,7 @@ struct Summary {
     silent: bool,
     unscheduled: bool,
     rollout: Rollout,
+    partitions: Option<Blocked>,
 }
 
 fn summary(observed: &Observation, now: DateTime<Utc>) -> Summary {
@@ -323,6 +324,7 @@ fn summary(observed: &Observation, now: DateTime<Utc>) -> Summary {
         silent: false,
         unscheduled: false,
         rollout: rollout::plan(observed),
+        partitions: observed.partitions.trouble(),
     };
     for ordinal in 0..observed.replicas {
         let Some(broker) = observed.broker(ordinal) else {
@@ -342,6 +344,8 @@ fn summary(observed: &Observation, now: DateTime<Utc>) -> Summary {
             }
         }
     }
+    // After the brokers: a broker that is away is why its replicas are behind.
+    summary.coming.extend(summary.partitions.clone());
     summary
 }
 
@@ -358,7 +362,8 @@ impl Summary {
             Rollout::Waiting(blocked) => decision.blocked_by.extend(blocked),
         }
         decision.blocked_by.extend(self.coming);
-        if self.silent {
+        // No watch tells of an answer that is missing, nor of a replica that has caught up.
+        if self.silent || self.partitions.is_some() {
             decision = decision.look_again_in(SILENT_RETRY);
         }
         if self.unscheduled && self.trouble.is_none() {
@@ -414,15 +419,21 @@ impl Summary {
     }
 }
 
-/// Nobody can keep a single broker's data available while it restarts: say so beforehand, and while it happens.
+/// Nobody can keep data available that has no other copy while its broker restarts: say so beforehand, and while it
+/// happens.
 fn downtime(decision: Decision<Step>, observed: &Observation) -> Decision<Step> {
-    match rollout::next(observed) {
-        Some((broker, pod)) if observed.replicas == 1 && (pod.ready || pod.terminating) => decision.with_condition(
-            ConditionType::DowntimeExpected,
-            true,
-            Reason::NoOtherCopy,
-            format!("broker {} is the only one; its data is unavailable while it restarts", broker.ordinal),
-        ),
-        _ => decision,
+    let Some((broker, pod)) = rollout::next(observed) else { return decision };
+    if !pod.ready && !pod.terminating {
+        return decision;
     }
+    let message = if observed.replicas == 1 {
+        format!("broker {} is the only one; its data is unavailable while it restarts", broker.ordinal)
+    } else {
+        let lost = observed.partitions.out_of_service_without(broker.ordinal);
+        if lost.is_empty() {
+            return decision;
+        }
+        format!("no replica can stand in for broker {} while it restarts: {lost}", broker.ordinal)
+    };
+    decision.with_condition(ConditionType::DowntimeExpected, true, Reason::NoOtherCopy, message)
 }

@@ -5,9 +5,11 @@ pub mod admission;
 pub mod decide;
 pub mod diagnosis;
 pub mod observation;
+pub mod partitions;
 pub mod rollout;
 pub mod teardown;
 
 pub use admission::{Admission, admit};
 pub use decide::{Step, decide, malformed, step_failed};
 pub use observation::*;
+pub use partitions::Partitions;

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::admission::Admission;
+use super::partitions::Partitions;
 use crate::phase::Phase;
 
 /// What the broker version in use can do. The table by version is the operator's (`src/broker/capabilities.rs`).
@@ -315,6 +316,8 @@ pub struct Observation {
     pub stateful_set: Option<StatefulSet>,
     /// The brokers `0..max(replicas, what exists)`, in order.
     pub brokers: Vec<Broker>,
+    /// What the brokers say of the partitions.
+    pub partitions: Partitions,
     /// How many brokers there should be, by the spec that is in force.
     pub replicas: u32,
     /// What the brokers that run can do.

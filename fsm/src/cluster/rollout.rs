@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 
 use super::decide::Step;
 use super::observation::{Answer, Broker, Observation, Pod};
+use super::partitions;
 use crate::decision::Blocked;
 use crate::guard::{Guard, refusals};
 use crate::reason::Reason;
@@ -29,6 +30,8 @@ pub const GUARDS: &[Guard<Observation>] = &[
     Guard { reason: Reason::BrokerRestarting, refuses: already_restarting },
     Guard { reason: Reason::BrokerSilent, refuses: not_heard_of },
     Guard { reason: Reason::AnotherBrokerDown, refuses: another_broker_down },
+    Guard { reason: Reason::PartitionsUnknown, refuses: partitions::not_known },
+    Guard { reason: Reason::ReplicaOutOfSync, refuses: partitions::others_behind },
 ];
 
 /// Plans the next restart under [`GUARDS`].
@@ -82,7 +85,7 @@ fn rank(broker: &Broker) -> u8 {
 }
 
 /// Its pod is not up, or it says of itself that it is not healthy.
-fn is_known_down(broker: &Broker) -> bool {
+pub(super) fn is_known_down(broker: &Broker) -> bool {
     !broker.pod.as_ref().is_some_and(Pod::is_up) || matches!(broker.answer, Answer::Said { healthy: false, .. })
 }
 

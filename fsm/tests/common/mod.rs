@@ -4,11 +4,14 @@
 pub mod topics;
 pub mod world;
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Duration, Utc};
+use rivven_fsm::cluster::partitions::Partition;
 use rivven_fsm::cluster::rollout::{self, Rollout};
 use rivven_fsm::cluster::{
-    Admission, Answer, Broker, Capabilities, Claim, Container, LastExit, Object, Observation, Pod, Presence,
-    ReclaimPolicy, StatefulSet, Step, Unschedulable, diagnosis,
+    Admission, Answer, Broker, Capabilities, Claim, Container, LastExit, Object, Observation, Partitions, Pod,
+    Presence, ReclaimPolicy, StatefulSet, Step, Unschedulable, diagnosis,
 };
 use rivven_fsm::{ConditionStatus, ConditionType, Decision, Kind, Phase, Reason, Refusal};
 
@@ -175,7 +178,42 @@ pub fn cluster(states: &[State]) -> Observation {
         replicas,
         capabilities: clustered(),
         dependents: Vec::new(),
+        partitions: Partitions::Unreplicated,
     }
+}
+
+/// A partition, its leader the first in sync.
+pub fn partition(id: u32, replicas: &[u32], in_sync: &[u32], min_in_sync: u32) -> Partition {
+    Partition {
+        topic: "orders".into(),
+        id,
+        leader: in_sync.first().copied(),
+        replicas: replicas.to_vec(),
+        in_sync: in_sync.to_vec(),
+        min_in_sync,
+    }
+}
+
+/// Partitions of `brokers` brokers, by what decisions tell apart.
+pub fn partition_classes(brokers: u32) -> Vec<(&'static str, Partitions)> {
+    let all: Vec<u32> = (0..brokers).collect();
+    let known = |partitions: Vec<Partition>| Partitions::Known(partitions.into());
+    let mut classes = vec![
+        ("unreplicated", Partitions::Unreplicated),
+        ("unknown", Partitions::Unknown { why: "timeout".to_owned() }),
+        ("no topic", Partitions::Known(Arc::new([]))),
+        ("one copy each", known(all.iter().map(|o| partition(*o, &[*o], &[*o], 1)).collect())),
+        ("none to spare", known(vec![partition(0, &all, &all, brokers)])),
+        ("one to spare", known(vec![partition(0, &all, &all, (brokers - 1).max(1))])),
+        ("offline", known(vec![partition(0, &all, &[], 1)])),
+    ];
+    for behind in 0..brokers {
+        let in_sync: Vec<u32> = all.iter().copied().filter(|o| *o != behind).collect();
+        classes.push(("one behind, at the minimum", known(vec![partition(0, &all, &in_sync, brokers - 1)])));
+        classes.push(("one behind, above it", known(vec![partition(0, &all, &in_sync, 1)])));
+        classes.push(("the only one in sync", known(vec![partition(0, &all, &[behind], 1)])));
+    }
+    classes
 }
 
 pub fn refusal() -> Refusal {
@@ -261,6 +299,13 @@ pub fn cluster_holds(o: &Observation, d: &Decision<Step>) -> Result<(), String> 
             "Ready with an outdated broker"
         );
         hold!(o.objects.iter().all(|(_, p)| *p == Presence::Current), "Ready with objects not as wanted");
+        hold!(!matches!(o.partitions, Partitions::Unknown { .. }), "Ready with partitions unknown");
+        if let Partitions::Known(all) = &o.partitions {
+            hold!(
+                all.iter().all(|p| p.leader.is_some() && p.replicas.iter().all(|r| p.in_sync.contains(r))),
+                "Ready with a partition out of sync"
+            );
+        }
     }
     let untouchable = o.objects.iter().any(|(_, p)| matches!(p, Presence::Foreign { .. } | Presence::Unknown { .. }));
     let stale = !o.adopt_volumes
@@ -308,6 +353,20 @@ pub fn cluster_holds(o: &Observation, d: &Decision<Step>) -> Result<(), String> 
     Ok(())
 }
 
+/// No partition falls below its minimum because of us, unless it has no replica to spare; and all others have caught up.
+fn partitions_hold(partitions: &Partitions, ordinal: u32) -> Result<(), String> {
+    hold!(!matches!(partitions, Partitions::Unknown { .. }), "restart of {ordinal} with partitions unknown");
+    let Partitions::Known(all) = partitions else { return Ok(()) };
+    for p in all.iter() {
+        let left = p.in_sync.iter().filter(|r| **r != ordinal).count();
+        let concerned = p.replicas.contains(&ordinal) && p.replicas.len() > p.min_in_sync as usize;
+        hold!(!concerned || left >= p.min_in_sync as usize, "{p} left with {left} of {} in sync", p.min_in_sync);
+        let caught_up = p.replicas.iter().all(|r| *r == ordinal || p.in_sync.contains(r));
+        hold!(caught_up, "restart of {ordinal} while another replica of {p} is behind");
+    }
+    Ok(())
+}
+
 fn restart_holds(o: &Observation, ordinal: u32, uid: &str) -> Result<(), String> {
     hold!(o.deletion.is_none(), "restart of a cluster that is being deleted");
     hold!(o.objects.iter().all(|(_, p)| *p == Presence::Current), "restart onto a template that is not as wanted");
@@ -337,6 +396,7 @@ fn restart_holds(o: &Observation, ordinal: u32, uid: &str) -> Result<(), String>
             others().all(|b| up(b) && matches!(b.answer, Answer::Said { healthy: true, .. })),
             "restart of {ordinal} while another is not well"
         );
+        partitions_hold(&o.partitions, ordinal)?;
         if matches!(it.answer, Answer::Said { leader: true, .. }) {
             let behind = others().any(|b| {
                 b.pod.as_ref().is_some_and(|p| p.revision != *wanted)

@@ -143,6 +143,7 @@ impl World {
             replicas: self.replicas,
             capabilities: clustered(),
             dependents: Vec::new(),
+            partitions: rivven_fsm::cluster::Partitions::Unreplicated,
         }
     }
 

@@ -1,0 +1,128 @@
+//! Where the records are, and what the restart of a broker would take away from them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::observation::Observation;
+use super::rollout;
+use crate::decision::Blocked;
+use crate::reason::Reason;
+
+/// The ordinal of a replica on a node that is no broker of the StatefulSet. It is in no restart's way.
+pub const ELSEWHERE: u32 = u32::MAX;
+
+/// What the brokers' metadata says of all partitions. Shared, for it is as large as the cluster's topics are many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Partitions {
+    /// The brokers replicate nothing: each record lives on one broker.
+    Unreplicated,
+    /// Could not be found out. Unknown is never "in sync".
+    Unknown {
+        /// Why, for a person.
+        why: String,
+    },
+    /// Read from a broker.
+    Known(Arc<[Partition]>),
+}
+
+/// One partition. Brokers are named by ordinal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// Its topic.
+    pub topic: Arc<str>,
+    /// Its number in the topic.
+    pub id: u32,
+    /// Who serves reads and writes. `None`: nobody does.
+    pub leader: Option<u32>,
+    /// Who should hold it, each once.
+    pub replicas: Vec<u32>,
+    /// Who of them holds every acknowledged record.
+    pub in_sync: Vec<u32>,
+    /// `min.insync.replicas`: with fewer in sync, writes are refused.
+    pub min_in_sync: u32,
+}
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.topic, self.id)
+    }
+}
+
+impl Partition {
+    /// It has more replicas than it needs, so one of them may be away. Where it has not, nobody can keep it up.
+    pub fn can_spare_one(&self) -> bool {
+        self.replicas.len() > self.min_in_sync as usize
+    }
+
+    /// A replica that is not in sync, if there is one.
+    pub fn behind(&self) -> Option<u32> {
+        self.replicas.iter().copied().find(|replica| !self.in_sync.contains(replica))
+    }
+}
+
+impl Partitions {
+    /// Those for which `wanted` holds.
+    fn matching(&self, wanted: impl Fn(&Partition) -> bool) -> Vec<&Partition> {
+        match self {
+            Self::Known(all) => all.iter().filter(|partition| wanted(partition)).collect(),
+            Self::Unreplicated | Self::Unknown { .. } => Vec::new(),
+        }
+    }
+
+    /// What keeps the cluster from being as wanted, the worst first.
+    pub fn trouble(&self) -> Option<Blocked> {
+        let blocked = |reason, message| Some(Blocked { reason, on: None, message });
+        if let Self::Unknown { why } = self {
+            return blocked(Reason::PartitionsUnknown, format!("the state of the partitions is not known: {why}"));
+        }
+        let offline = self.matching(|partition| partition.leader.is_none());
+        if !offline.is_empty() {
+            return blocked(Reason::PartitionOffline, format!("no broker leads {}", some(&offline)));
+        }
+        let behind = self.matching(|partition| partition.behind().is_some());
+        if behind.is_empty() {
+            return None;
+        }
+        blocked(Reason::ReplicaOutOfSync, format!("replicas are catching up in {}", some(&behind)))
+    }
+
+    /// What is out of service while the broker restarts, because no other replica may stand in. Empty if nothing is.
+    pub fn out_of_service_without(&self, ordinal: u32) -> String {
+        let lost = self.matching(|p| p.replicas.contains(&ordinal) && !p.can_spare_one());
+        if lost.is_empty() { String::new() } else { some(&lost) }
+    }
+}
+
+/// The first few by name, for a person.
+fn some(partitions: &[&Partition]) -> String {
+    const NAMED: usize = 3;
+    let named: Vec<String> = partitions.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = partitions.len().saturating_sub(NAMED);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{rest}", named.join(", "))
+}
+
+/// Guard: nobody knows what the restart would take away.
+pub(super) fn not_known(observed: &Observation) -> Option<String> {
+    let (broker, _) = rollout::next(observed)?;
+    match &observed.partitions {
+        Partitions::Unknown { why } if !rollout::is_known_down(broker) => {
+            Some(format!("the state of the partitions is not known: {why}"))
+        }
+        _ => None,
+    }
+}
+
+/// Guard: the broker before, or any other, is not back in every in-sync set.
+///
+/// With all others in sync, a partition that can spare a replica keeps at least `min.insync.replicas` without this one.
+pub(super) fn others_behind(observed: &Observation) -> Option<String> {
+    let (broker, _) = rollout::next(observed)?;
+    // What is down takes nothing more away by its restart, and may be the replica that is missing.
+    if rollout::is_known_down(broker) {
+        return None;
+    }
+    let others = |p: &Partition| p.replicas.iter().any(|r| *r != broker.ordinal && !p.in_sync.contains(r));
+    let behind = observed.partitions.matching(others);
+    (!behind.is_empty()).then(|| format!("replicas are catching up in {}", some(&behind)))
+}

@@ -6,6 +6,7 @@ use rivven_fsm::{Decision, Phase};
 use tracing::warn;
 
 use super::Executor;
+use crate::observe::in_words;
 
 /// The API server's limit on the note of an event, in bytes.
 const NOTE_LIMIT: usize = 1024;
@@ -48,7 +49,7 @@ impl Executor {
             secondary: None,
         };
         if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
-            warn!(%error, reason, "an event could not be written");
+            warn!(error = in_words(&error), reason, "an event could not be written");
         }
     }
 }

@@ -53,6 +53,14 @@ reasons! {
     RevisionUnknown => "Wait; if it lasts, check that the Kubernetes controller manager runs.",
     /// Another broker is down, and one disruption at a time is enough.
     AnotherBrokerDown => "Wait; see the broker that the message names.",
+    /// The brokers are becoming one cluster.
+    Forming => "Wait; the message says how far they are.",
+    /// The voters of the cluster are not the brokers of the spec.
+    MembershipDiffers => "Wait; if it lasts, see the log of the broker that the message names.",
+    /// No broker leads the cluster, so nothing about topics can change.
+    NoLeader => "Wait for an election; if it lasts, more than half of the brokers must be up and reach each other on port 9393 and 9090.",
+    /// No broker knows of the cluster that was formed: all volumes are new or empty.
+    MembershipLost => "Bring the volumes back. To begin anew without their records, delete the annotation `rivven.io/formed` of the cluster.",
     /// What the brokers say of their partitions could not be read.
     PartitionsUnknown => "See the message; no broker is restarted before one of them tells.",
     /// A partition has no leader: neither reads nor writes are possible.

@@ -105,6 +105,11 @@ fn place_pods(world: &mut World, mut index: usize) {
         }
         // Pods without a StatefulSet do not belong to the cluster, but for those on their way out.
         let there = class != "absent" && (world.set.is_some() || made.terminating);
+        if there && made.ready {
+            made.container = Container::Running;
+        }
+        // Who serves is a member; the others may be new or not.
+        world.told[ordinal as usize] = class != "absent" && (made.ready || index % 2 == 0);
         world.pods[ordinal as usize] = there.then_some(made);
         world.claims[ordinal as usize] = (class != "absent").then(|| claim(ordinal, true, class != "unbound"));
     }

@@ -86,10 +86,8 @@ impl Step {
 
 /// How soon a prerequisite that no watch reports, such as a Secret, is looked for again.
 pub const PREREQUISITE_RETRY: Duration = Duration::from_secs(10);
-/// How soon a broker that is ready and did not answer is asked again.
-pub const SILENT_RETRY: Duration = Duration::from_secs(1);
-/// How soon brokers that become a cluster are asked again.
-pub const FORMING_RETRY: Duration = Duration::from_millis(500);
+/// How soon brokers are asked again while their answers are waited for.
+pub const SILENT_RETRY: Duration = Duration::from_millis(500);
 
 /// Decides what to record and what to do next. Pure: the same observation and time give the same decision.
 pub fn decide(observed: &Observation, now: DateTime<Utc>) -> Decision<Step> {
@@ -392,10 +390,9 @@ impl Summary {
             Formation::Complete => {}
             // A broker that restarts now is told when it is back.
             Formation::Next(step, _) if may_restart && decision.steps.is_empty() => {
-                decision = decision.with_steps([step]).look_again_in(FORMING_RETRY);
+                decision = decision.with_steps([step]).look_again_in(SILENT_RETRY);
             }
-            _ if observed.formed => decision = decision.look_again_in(SILENT_RETRY),
-            _ => decision = decision.look_again_in(FORMING_RETRY),
+            _ => decision = decision.look_again_in(SILENT_RETRY),
         }
         decision.blocked_by.extend(self.coming);
         // No watch tells of an answer that is missing, nor of a replica that has caught up.

@@ -300,6 +300,7 @@ pub struct Candidate {
 
 /// Everything `decide` looks at.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Observation {
     /// `status.phase`. It says where on the table the object stands, and nothing else is read from the status.
     pub recorded: Option<Phase>,

@@ -20,7 +20,11 @@ pub use cluster::ClusterSight;
 pub use malformed::RecordedStatus;
 pub use topic::TopicSight;
 
-use crate::broker::Brokers;
+use crate::broker::{Brokers, Token};
+
+/// Secrets that were seen, when, and the admin token of those that hold one. Secrets are never watched or listed, and
+/// reading one at each look would make an idle operator talk.
+type SeenSecrets = HashMap<(String, String), (Instant, Option<Token>)>;
 
 /// Looks at the world.
 #[derive(Clone)]
@@ -29,9 +33,7 @@ pub struct Observer {
     caches: Caches,
     brokers: Brokers,
     domain: String,
-    /// Secrets that were seen, and when: Secrets are never watched or listed, and reading one at each look would make
-    /// an idle operator talk.
-    secrets: Arc<Mutex<HashMap<(String, String), Instant>>>,
+    secrets: Arc<Mutex<SeenSecrets>>,
 }
 
 impl Observer {

@@ -40,6 +40,7 @@ pub struct Set {
 }
 
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct World {
     pub recorded: Option<Phase>,
     pub replicas: u32,
@@ -111,8 +112,8 @@ impl World {
     /// The highest that is told, once more than half of them run.
     fn leader(&self) -> Option<usize> {
         let votes = |ordinal: &usize| self.told[*ordinal] && self.runs(*ordinal);
-        let voters: Vec<usize> = (0..self.pods.len()).filter(votes).collect();
-        (2 * voters.len() > self.pods.len()).then(|| voters.last().copied()).flatten()
+        let able: Vec<usize> = (0..self.pods.len()).filter(votes).collect();
+        (2 * able.len() > self.pods.len()).then(|| able.last().copied()).flatten()
     }
 
     fn runs(&self, ordinal: usize) -> bool {

@@ -60,10 +60,11 @@ fn any_cluster_comes_through() {
             // What was accepted is kept as JSON and read again.
             prop_assert_eq!(&serde_json::from_value::<RivvenClusterSpec>(json!(spec)).unwrap(), &spec);
             let mut wish = spec.wish(&name);
-            let capabilities = capabilities_of(&spec.version, spec.replicas, annotation.as_deref()).unwrap_or_else(|problem| {
-                wish.problems.push(problem);
-                capabilities(&spec.version)
-            });
+            let capabilities =
+                capabilities_of(&spec.version, spec.replicas, annotation.as_deref()).unwrap_or_else(|problem| {
+                    wish.problems.push(problem);
+                    capabilities(&spec.version)
+                });
             let (wrong, unsupported) = (!wish.problems.is_empty(), !wish.unsupported.is_empty());
             for problem in wish.problems.iter().chain(&wish.unsupported) {
                 prop_assert!(!problem.is_empty());

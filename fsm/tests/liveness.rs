@@ -109,7 +109,7 @@ fn place_pods(world: &mut World, mut index: usize) {
             made.container = Container::Running;
         }
         // Who serves is a member; the others may be new or not.
-        world.told[ordinal as usize] = class != "absent" && (made.ready || index % 2 == 0);
+        world.told[ordinal as usize] = class != "absent" && (made.ready || index.is_multiple_of(2));
         world.pods[ordinal as usize] = there.then_some(made);
         world.claims[ordinal as usize] = (class != "absent").then(|| claim(ordinal, true, class != "unbound"));
     }

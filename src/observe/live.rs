@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{ObserveError, Observer, compare};
+use super::{ObserveError, Observer, SeenSecret, compare};
 use crate::broker::Token;
 use crate::names;
 
@@ -59,8 +59,8 @@ impl Observer {
     /// The Secret with the admin token, and the token.
     pub(super) async fn auth_secret(&self, namespace: &str, cluster: &str, uid: &str) -> (Presence, Option<Token>) {
         let key = (uid.to_owned(), names::auth_secret(cluster));
-        if let Some(token) = self.remembered(&key) {
-            return (Presence::Current, token);
+        if let Some(seen) = self.remembered(&key) {
+            return (Presence::Current, seen.token);
         }
         match self.live(namespace, cluster, Object::AuthSecret).await {
             Ok(Some(secret)) => match (ownership(&secret, uid), token(&secret)) {
@@ -93,15 +93,15 @@ impl Observer {
         Some(found)
     }
 
-    fn remembered(&self, key: &(String, String)) -> Option<Option<Token>> {
+    fn remembered(&self, key: &(String, String)) -> Option<SeenSecret> {
         let secrets = self.secrets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        secrets.get(key).filter(|(seen, _)| seen.elapsed() < SECRET_COUNTS).map(|(_, token)| token.clone())
+        secrets.get(key).filter(|seen| seen.at.elapsed() < SECRET_COUNTS).cloned()
     }
 
     fn remember(&self, key: (String, String), token: Option<Token>) {
         let mut secrets = self.secrets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        secrets.retain(|_, (seen, _)| seen.elapsed() < SECRET_COUNTS);
-        secrets.insert(key, (Instant::now(), token));
+        secrets.retain(|_, seen| seen.at.elapsed() < SECRET_COUNTS);
+        secrets.insert(key, SeenSecret { at: Instant::now(), token });
     }
 }
 

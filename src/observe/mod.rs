@@ -22,9 +22,14 @@ pub use topic::TopicSight;
 
 use crate::broker::{Brokers, Token};
 
-/// Secrets that were seen, when, and the admin token of those that hold one. Secrets are never watched or listed, and
-/// reading one at each look would make an idle operator talk.
-type SeenSecrets = HashMap<(String, String), (Instant, Option<Token>)>;
+/// A Secret that was seen. Secrets are never watched or listed, and reading one at each look would make an idle
+/// operator talk.
+#[derive(Clone)]
+struct SeenSecret {
+    at: Instant,
+    /// The admin token, of one that was read for it.
+    token: Option<Token>,
+}
 
 /// Looks at the world.
 #[derive(Clone)]
@@ -33,7 +38,7 @@ pub struct Observer {
     caches: Caches,
     brokers: Brokers,
     domain: String,
-    secrets: Arc<Mutex<SeenSecrets>>,
+    secrets: Arc<Mutex<HashMap<(String, String), SeenSecret>>>,
 }
 
 impl Observer {

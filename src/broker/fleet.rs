@@ -187,7 +187,10 @@ impl Brokers {
 
     /// Tells a broker who the first members of its cluster are.
     pub async fn bootstrap(&self, address: &BrokerAddress, token: &Token, members: &[Member]) -> Result<(), Error> {
-        self.timed("bootstrap", http::bootstrap(&self.shared.access, address, token, members)).await
+        let outcome = self.timed("bootstrap", http::bootstrap(&self.shared.access, address, token, members)).await;
+        // What it said before the call says nothing any more, whether the call took effect or its reply was lost.
+        *self.known(address).itself.lock().await = None;
+        outcome
     }
 
     /// Partitions and configuration of a topic; `None` if there is no such topic.

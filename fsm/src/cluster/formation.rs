@@ -105,7 +105,11 @@ fn not_all_answer(observed: &Observation) -> Option<String> {
         .filter(|ordinal| observed.broker(*ordinal).and_then(membership).is_none())
         .map(|ordinal| ordinal.to_string())
         .collect();
-    (!missing.is_empty()).then(|| format!("broker {} has not answered yet", missing.join(", ")))
+    match missing.as_slice() {
+        [] => None,
+        [one] => Some(format!("broker {one} has not answered yet")),
+        several => Some(format!("brokers {} have not answered yet", several.join(", "))),
+    }
 }
 
 /// Closes the race of a lost reply, of an operator that ended during the call, and of two operators: whoever was told

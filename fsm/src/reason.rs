@@ -146,6 +146,8 @@ reasons! {
     ReplicationChangeRefused => "Set `replicationFactor` to the number that the message names.",
     /// More than one replica is asked for, and this broker version does not replicate.
     BrokerCannotReplicate => "Set `replicationFactor: 1`, or use a broker version that replicates.",
+    /// More replicas are asked for than the cluster has brokers.
+    NotEnoughBrokers => "Set `replicationFactor` to at most the number of brokers, which the message names.",
     /// The broker refused a request.
     BrokerRefused => "See the broker's words in the message.",
     /// The broker cannot be reached.

@@ -258,7 +258,7 @@ fn a_topic(change: impl FnOnce(&mut topic::Observation)) -> topic::Observation {
             acls: false,
             problems: Vec::new(),
         },
-        cluster: topic::Cluster::Ready { uid: "here".to_owned(), replicates: false, acls: false },
+        cluster: topic::Cluster::Ready { uid: "here".to_owned(), replicates: false, brokers: 3, acls: false },
         mark: Some("here".to_owned()),
         adopt: false,
         older: None,
@@ -273,6 +273,13 @@ fn each_guard_on_a_topic_is_missed_when_it_is_taken_out() {
     let cases = [
         (Reason::InvalidSpec, a_topic(|o| o.wish.problems = vec!["topicName: empty".to_owned()])),
         (Reason::BrokerCannotReplicate, a_topic(|o| (o.wish.replication, o.seen) = (2, topic::Seen::Absent))),
+        (
+            Reason::NotEnoughBrokers,
+            a_topic(|o| {
+                o.cluster = topic::Cluster::Ready { uid: "here".to_owned(), replicates: true, brokers: 3, acls: false };
+                (o.wish.replication, o.seen) = (4, topic::Seen::Absent);
+            }),
+        ),
         (Reason::TopicConflict, a_topic(|o| o.older = Some("ns/older".to_owned()))),
         (Reason::TopicExists, a_topic(|o| o.mark = None)),
         (Reason::TopicExists, a_topic(|o| o.mark = Some("gone".to_owned()))),
@@ -280,7 +287,7 @@ fn each_guard_on_a_topic_is_missed_when_it_is_taken_out() {
         (
             Reason::ReplicationChangeRefused,
             a_topic(|o| {
-                o.cluster = topic::Cluster::Ready { uid: "here".to_owned(), replicates: true, acls: false };
+                o.cluster = topic::Cluster::Ready { uid: "here".to_owned(), replicates: true, brokers: 3, acls: false };
                 o.wish.replication = 2;
             }),
         ),

@@ -290,7 +290,7 @@ fn a_volume_is_adopted_only_when_asked() {
 }
 
 fn clusters() -> Vec<topic::Cluster> {
-    let ready = |uid: &str, can| topic::Cluster::Ready { uid: uid.to_owned(), replicates: can, acls: can };
+    let ready = |uid: &str, can| topic::Cluster::Ready { uid: uid.to_owned(), replicates: can, brokers: 3, acls: can };
     vec![
         topic::Cluster::Missing,
         topic::Cluster::NotAllowed,

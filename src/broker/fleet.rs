@@ -7,6 +7,7 @@ use std::time::Duration;
 use rivven_fsm::cluster::partitions::{ELSEWHERE, Partition};
 use rivven_fsm::cluster::{Answer, Membership, Partitions};
 use rivven_protocol::TopicMetadata;
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::access::{Access, BrokerAddress};
@@ -14,6 +15,7 @@ use super::error::Error;
 use super::http::{self, Member};
 use super::session::{Reply, Request, Session, TopicState, limited};
 use super::token::Token;
+use super::topic_config;
 
 /// How long an answer counts. Readiness is the kubelet's to watch and reaches the operator through the pod; the broker
 /// itself is asked once after each start, and then this seldom, to notice one that is up and no longer well.
@@ -193,14 +195,15 @@ impl Brokers {
         outcome
     }
 
-    /// Partitions and configuration of a topic; `None` if there is no such topic.
+    /// Partitions and configuration of a topic, and its `replicas` if asked for; `None` if there is no such topic.
     pub async fn describe_topic(
         &self,
         address: &BrokerAddress,
         incarnation: &str,
         topic: &str,
+        replicas: bool,
     ) -> Result<Option<TopicState>, Error> {
-        match self.call(address, incarnation, &self.known(address), &Request::DescribeTopic(topic)).await? {
+        match self.call(address, incarnation, &self.known(address), &Request::DescribeTopic(topic, replicas)).await? {
             Reply::Topic(state) => Ok(state),
             Reply::Done | Reply::Partitions(_) => Err(Error::Protocol("an answer without a topic".to_owned())),
         }
@@ -215,6 +218,36 @@ impl Brokers {
         partitions: u32,
     ) -> Result<(), Error> {
         self.call(address, incarnation, &self.known(address), &Request::CreateTopic(topic, partitions)).await.map(drop)
+    }
+
+    /// Creates a topic whose partitions have their replicas where `assignments` says, by node id, the leader first. Only
+    /// the controller's leader takes it.
+    pub async fn create_replicated_topic(
+        &self,
+        address: &BrokerAddress,
+        token: &Token,
+        topic: &str,
+        min_in_sync: u32,
+        assignments: &[Vec<String>],
+    ) -> Result<(), Error> {
+        let command = json!({ "CreateTopic": {
+            "config": {
+                "name": topic,
+                "partitions": assignments.len(),
+                "replication_factor": assignments.first().map_or(0, Vec::len),
+                "retention_ms": topic_config::DEFAULT_RETENTION_MS,
+                "segment_bytes": topic_config::DEFAULT_SEGMENT_BYTES,
+                "min_isr": min_in_sync,
+                "config": {},
+            },
+            "partition_assignments": assignments,
+        } });
+        self.timed("create_topic", http::propose(&self.shared.access, address, token, &command)).await
+    }
+
+    /// What the broker said when it was last asked, if this start of it was asked.
+    pub async fn said(&self, address: &BrokerAddress, incarnation: &str) -> Option<Answer> {
+        of(self.known(address).itself.lock().await.as_ref(), incarnation).map(|said| said.answer.clone())
     }
 
     /// Adds partitions up to `partitions`.

@@ -7,7 +7,7 @@ use hyper::body::Bytes;
 use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::access::{Access, BrokerAddress};
 use super::error::Error;
@@ -117,6 +117,41 @@ pub(super) async fn bootstrap(
 }
 
 #[derive(Deserialize)]
+struct ProposalBody {
+    success: bool,
+    response: Option<Value>,
+    error: Option<String>,
+}
+
+/// Proposes a change of the metadata. An answer of 200 may carry a refusal (observed).
+pub(super) async fn propose(
+    access: &Access,
+    address: &BrokerAddress,
+    token: &Token,
+    command: &Value,
+) -> Result<(), Error> {
+    let path = "/api/v1/propose";
+    let body = Bytes::from(json!({ "command": command }).to_string());
+    let (status, body) = call(access, address, Method::POST, path, Some(token), body).await?;
+    succeeded(path, status, &body)?;
+    parse_proposal(&body)
+}
+
+fn parse_proposal(body: &[u8]) -> Result<(), Error> {
+    let body: ProposalBody =
+        serde_json::from_slice(body).map_err(|error| Error::Protocol(format!("/api/v1/propose: {error}")))?;
+    let refusal = body.response.as_ref().and_then(|response| response.get("Error")).map(|error| {
+        let message = error.get("message").unwrap_or(error);
+        message.as_str().map_or_else(|| message.to_string(), str::to_owned)
+    });
+    match refusal.or(body.error) {
+        Some(words) => Err(Error::refused(words)),
+        None if body.success => Ok(()),
+        None => Err(Error::Protocol("/api/v1/propose: neither success nor error".to_owned())),
+    }
+}
+
+#[derive(Deserialize)]
 struct ErrorBody {
     error: String,
 }
@@ -199,6 +234,17 @@ mod tests {
         assert!(!parse_health(503, body).unwrap().ok);
         for wrong in [&b"<html></html>"[..], b"", b"{}", b"{\"node_id_str\":1}"] {
             assert!(parse_health(200, wrong).is_err());
+        }
+    }
+
+    #[test]
+    fn a_refusal_within_a_success_is_a_refusal() {
+        let refused = br#"{"success":true,"response":{"Error":{"message":"Topic 'orders' already exists"}},"error":null,"redirect_to":null}"#;
+        assert!(parse_proposal(refused).unwrap_err().is_already_exists());
+        let created = br#"{"success":true,"response":{"TopicCreated":{"name":"orders","partitions":3}},"error":null}"#;
+        assert_eq!(parse_proposal(created), Ok(()));
+        for wrong in [&b"{}"[..], br#"{"success":false}"#, br#"{"success":false,"error":"no quorum"}"#] {
+            assert!(parse_proposal(wrong).is_err());
         }
     }
 

@@ -1,4 +1,5 @@
 //! The load generator finds what is lost, and nothing where nothing is.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod support;
 

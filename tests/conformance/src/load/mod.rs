@@ -55,6 +55,24 @@ pub struct Options {
     pub address: Vec<(String, String)>,
 }
 
+impl Options {
+    /// 10 s of 200 records a second from two producers.
+    pub fn new(bootstrap: Vec<String>, topic: &str, partitions: u32) -> Self {
+        Self {
+            bootstrap,
+            topic: topic.to_owned(),
+            partitions,
+            duration: Duration::from_secs(10),
+            rate: 200.0,
+            producers: 2,
+            acks_file: None,
+            limit: Duration::from_secs(5),
+            patience: Duration::from_secs(20),
+            address: Vec::new(),
+        }
+    }
+}
+
 /// Produces until the duration is over, then reads back.
 pub async fn run(options: &Options) -> Result<Report> {
     let routes = routes(options);

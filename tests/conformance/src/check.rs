@@ -1,0 +1,78 @@
+//! What a check is, and what it finds.
+
+use std::pin::Pin;
+
+use anyhow::Result;
+use rivven_fsm::cluster::Capabilities;
+use serde::Serialize;
+
+use crate::cluster::Cluster;
+use crate::single::Single;
+
+/// What not every broker can do; the operator's table says which version can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capability {
+    /// Several brokers form one cluster.
+    Clustering,
+    /// Leader, replicas and in-sync set of each partition can be read.
+    PartitionMetadata,
+    /// `/health/live`, `/health/ready` and `/health/startup` exist.
+    HealthSplit,
+}
+
+impl Capability {
+    /// As the operator's table names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Clustering => "clustering",
+            Self::PartitionMetadata => "partition_metadata",
+            Self::HealthSplit => "health_split",
+        }
+    }
+
+    /// Whether a broker has it.
+    pub const fn of(self, row: &Capabilities) -> bool {
+        match self {
+            Self::Clustering => row.clustering,
+            Self::PartitionMetadata => row.partition_metadata,
+            Self::HealthSplit => row.health_split,
+        }
+    }
+}
+
+/// A check at work.
+pub type Running<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+
+/// What a check runs on.
+#[derive(Clone, Copy)]
+pub enum On {
+    /// One broker, standalone. Checks share it: each has topics of its own.
+    Single(for<'a> fn(&'a mut Single) -> Running<'a>),
+    /// Brokers that were started and are not formed yet.
+    Unformed(for<'a> fn(&'a mut Cluster) -> Running<'a>),
+    /// A formed cluster, every broker up.
+    Formed(for<'a> fn(&'a mut Cluster) -> Running<'a>),
+}
+
+/// One thing that a broker must do.
+#[derive(Clone, Copy)]
+pub struct Check {
+    /// What is asked of the broker, and what must come of it.
+    pub operation: &'static str,
+    /// Without these it does not apply.
+    pub needs: &'static [Capability],
+    /// How it is found out.
+    pub on: On,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "outcome", content = "what")]
+pub enum Outcome {
+    /// As it must be.
+    Ok,
+    /// Not as it must be.
+    Differs(String),
+    /// The broker lacks this capability.
+    NotApplicable(&'static str),
+}

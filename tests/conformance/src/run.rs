@@ -1,0 +1,75 @@
+//! Runs the checks against one broker.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rivven_fsm::cluster::Capabilities;
+use tokio::time::timeout;
+
+use crate::check::{Capability, Check, On, Outcome, Running};
+use crate::cluster::Cluster;
+use crate::single::Single;
+
+/// How long one check may take.
+const LIMIT: Duration = Duration::from_mins(3);
+
+/// The outcome of each check, in their order.
+pub async fn run(binary: &Path, clustered: bool, checks: &[Check]) -> Vec<Outcome> {
+    let mut single = Single::start(binary).await;
+    let mut cluster = None;
+    let row = single.as_ref().ok().map(|single| single.capabilities);
+    let mut outcomes = Vec::new();
+    for check in checks {
+        outcomes.push(match (missing(check, row, clustered), check.on) {
+            (Some(capability), _) => Outcome::NotApplicable(capability.name()),
+            (None, On::Single(run)) => outcome(on_single(&mut single, run)).await,
+            (None, On::Unformed(run)) => outcome(on_cluster(&mut cluster, binary, false, run)).await,
+            (None, On::Formed(run)) => outcome(on_cluster(&mut cluster, binary, true, run)).await,
+        });
+    }
+    outcomes
+}
+
+/// A cluster is started only where somebody said that the broker can, whatever the table says about its version.
+fn missing(check: &Check, row: Option<Capabilities>, clustered: bool) -> Option<Capability> {
+    let has = |capability: Capability| match (capability, row) {
+        (Capability::Clustering, _) => clustered,
+        (capability, Some(row)) => capability.of(&row),
+        (_, None) => true,
+    };
+    let cluster = [Capability::Clustering].into_iter().filter(|_| !matches!(check.on, On::Single(_)));
+    cluster.chain(check.needs.iter().copied()).find(|&capability| !has(capability))
+}
+
+async fn outcome(check: impl Future<Output = Result<()>>) -> Outcome {
+    match timeout(LIMIT, check).await {
+        Ok(Ok(())) => Outcome::Ok,
+        Ok(Err(reason)) => Outcome::Differs(format!("{reason:#}")),
+        Err(_) => Outcome::Differs(format!("not within {LIMIT:?}")),
+    }
+}
+
+async fn on_single(single: &mut Result<Single>, run: for<'a> fn(&'a mut Single) -> Running<'a>) -> Result<()> {
+    let single = single.as_mut().map_err(|error| anyhow::anyhow!("did not start: {error:#}"))?;
+    if !single.node.is_up() {
+        single.node.start().await.context("after the check before")?;
+    }
+    run(single).await
+}
+
+async fn on_cluster(
+    cluster: &mut Option<Cluster>,
+    binary: &Path,
+    formed: bool,
+    run: for<'a> fn(&'a mut Cluster) -> Running<'a>,
+) -> Result<()> {
+    let cluster = match cluster {
+        Some(cluster) => cluster,
+        None => cluster.insert(Cluster::start(binary).await?),
+    };
+    if formed {
+        cluster.ready().await?;
+    }
+    run(cluster).await
+}

@@ -1,5 +1,6 @@
 //! What a check is, and what it finds.
 
+use std::fmt;
 use std::pin::Pin;
 
 use anyhow::Result;
@@ -75,4 +76,14 @@ pub enum Outcome {
     Differs(String),
     /// The broker lacks this capability.
     NotApplicable(&'static str),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ok => write!(out, "ok"),
+            Self::Differs(what) => write!(out, "differs: {what}"),
+            Self::NotApplicable(capability) => write!(out, "not applicable: {capability}"),
+        }
+    }
 }

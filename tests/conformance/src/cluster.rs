@@ -22,6 +22,8 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// Not started until it joins.
     pub spare: Node,
+    /// Somebody has bootstrapped it, and it chose a leader.
+    pub formed: bool,
 }
 
 impl Cluster {
@@ -42,11 +44,12 @@ impl Cluster {
         }
         let spare = nodes.pop().context("four were made")?;
         try_join_all(nodes.iter_mut().map(Node::start)).await?;
-        Ok(Self { nodes, spare })
+        Ok(Self { nodes, spare, formed: false })
     }
 
     /// Starts what is down and waits until all know one leader.
     pub async fn ready(&mut self) -> Result<()> {
+        ensure!(self.formed, "the cluster was not formed");
         for node in &mut self.nodes {
             if !node.is_up() {
                 node.start().await?;

@@ -100,7 +100,7 @@ impl Node {
         self.child.is_some()
     }
 
-    /// Starts the process on the data it has and waits until it answers on both ports.
+    /// Starts the process on the data it has and waits until it serves.
     pub async fn start(&mut self) -> Result<()> {
         ensure!(self.child.is_none(), "{} runs already", self.id);
         let log = File::options().create(true).append(true).open(self.log())?;
@@ -113,6 +113,7 @@ impl Node {
             .env("RIVVEN_CLUSTER_AUTH_TOKEN", TOKEN)
             .env("RIVVEN_NO_REQUIRE_AUTH", "true")
             .env("NO_COLOR", "1")
+            .env("RUST_BACKTRACE", "0")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.directory.path())
             .stdin(std::process::Stdio::null())
@@ -129,9 +130,12 @@ impl Node {
         let (api, address) = (self.api(), self.address());
         let mut child = self.child.take().context("not started")?;
         let answers = until("serving", START, || async {
-            // Any status: a broker of a cluster that is not formed serves, and says 503.
-            api.get("/health").await?.json()?;
-            Client::connect(&address).await?.ping().await?;
+            let health = api.get("/health").await?;
+            health.json()?;
+            // A broker of a cluster that is not formed says 503; nobody can expect more of it.
+            if health.status == 200 {
+                Client::connect(&address).await?.ping().await?;
+            }
             Ok(())
         });
         tokio::select! {

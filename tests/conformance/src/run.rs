@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use rivven_fsm::cluster::Capabilities;
 use tokio::time::timeout;
 
@@ -14,19 +14,26 @@ use crate::single::Single;
 /// How long one check may take.
 const LIMIT: Duration = Duration::from_mins(3);
 
-/// The outcome of each check, in their order.
-pub async fn run(binary: &Path, clustered: bool, checks: &[Check]) -> Vec<Outcome> {
+/// The outcome of each check, in their order; `told` hears of each as soon as it is known.
+pub async fn run(
+    binary: &Path,
+    clustered: bool,
+    checks: &[Check],
+    mut told: impl FnMut(&Check, &Outcome),
+) -> Vec<Outcome> {
     let mut single = Single::start(binary).await;
     let mut cluster = None;
     let row = single.as_ref().ok().map(|single| single.capabilities);
     let mut outcomes = Vec::new();
     for check in checks {
-        outcomes.push(match (missing(check, row, clustered), check.on) {
+        let outcome = match (missing(check, row, clustered), check.on) {
             (Some(capability), _) => Outcome::NotApplicable(capability.name()),
             (None, On::Single(run)) => outcome(on_single(&mut single, run)).await,
             (None, On::Unformed(run)) => outcome(on_cluster(&mut cluster, binary, false, run)).await,
             (None, On::Formed(run)) => outcome(on_cluster(&mut cluster, binary, true, run)).await,
-        });
+        };
+        told(check, &outcome);
+        outcomes.push(outcome);
     }
     outcomes
 }
@@ -51,7 +58,7 @@ async fn outcome(check: impl Future<Output = Result<()>>) -> Outcome {
 }
 
 async fn on_single(single: &mut Result<Single>, run: for<'a> fn(&'a mut Single) -> Running<'a>) -> Result<()> {
-    let single = single.as_mut().map_err(|error| anyhow::anyhow!("did not start: {error:#}"))?;
+    let single = started(single)?;
     if !single.node.is_up() {
         single.node.start().await.context("after the check before")?;
     }
@@ -59,17 +66,26 @@ async fn on_single(single: &mut Result<Single>, run: for<'a> fn(&'a mut Single) 
 }
 
 async fn on_cluster(
-    cluster: &mut Option<Cluster>,
+    cluster: &mut Option<Result<Cluster>>,
     binary: &Path,
     formed: bool,
     run: for<'a> fn(&'a mut Cluster) -> Running<'a>,
 ) -> Result<()> {
-    let cluster = match cluster {
-        Some(cluster) => cluster,
-        None => cluster.insert(Cluster::start(binary).await?),
-    };
+    if cluster.is_none() {
+        *cluster = Some(Cluster::start(binary).await);
+    }
+    let cluster = started(cluster.as_mut().context("no cluster")?)?;
     if formed {
         cluster.ready().await?;
     }
     run(cluster).await
+}
+
+/// Why it did not start is told once.
+fn started<T>(brokers: &mut Result<T>) -> Result<&mut T> {
+    let why = match brokers {
+        Ok(brokers) => return Ok(brokers),
+        Err(why) => why,
+    };
+    Err(std::mem::replace(why, anyhow!("did not start")))
 }

@@ -55,7 +55,7 @@ impl Single {
 
 /// From `rivven_info{version="…"}`.
 fn version(metrics: &str) -> Option<String> {
-    let (_, labels) = metrics.split_once("\nrivven_info{")?;
+    let labels = metrics.lines().find_map(|line| line.strip_prefix("rivven_info{"))?;
     let (_, version) = labels.split_once("version=\"")?;
     version.split_once('"').map(|(version, _)| version.to_owned())
 }

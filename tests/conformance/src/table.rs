@@ -27,12 +27,11 @@ pub fn text(checks: &[Check], columns: &[Column]) -> String {
         let mut row = vec![check.operation.to_owned()];
         for column in columns {
             row.push(match column.outcomes.get(index) {
-                Some(Outcome::Ok) => "ok".to_owned(),
-                Some(Outcome::NotApplicable(capability)) => format!("not applicable: {capability}"),
                 Some(Outcome::Differs(what)) => {
                     notes.push(format!("[{}] {}, {}: {what}", notes.len() + 1, column.broker, check.operation));
                     format!("differs [{}]", notes.len())
                 }
+                Some(outcome) => outcome.to_string(),
                 None => String::new(),
             });
         }

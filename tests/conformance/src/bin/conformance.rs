@@ -4,11 +4,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
+use rivven_conformance::check::{Check, On, Outcome};
 use rivven_conformance::checks::CHECKS;
 use rivven_conformance::run::run;
 use rivven_conformance::table::{self, Column};
+use tokio::signal::ctrl_c;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[derive(Parser)]
 #[command(about)]
@@ -19,7 +22,7 @@ struct Arguments {
     /// This broker forms clusters: the checks of a cluster apply to it
     #[arg(long, value_name = "NAME")]
     clustered: Vec<String>,
-    /// Only checks whose operation contains this
+    /// Only checks whose operation contains this, and those that form the cluster
     #[arg(long)]
     only: Option<String>,
     /// Print JSON
@@ -36,13 +39,26 @@ fn broker(text: &str) -> Result<(String, PathBuf)> {
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
+    let mut terminate = signal(SignalKind::terminate())?;
+    // Ended from outside, it returns as well: only so are the brokers killed and their directories removed.
+    tokio::select! {
+        passed = conformance(&arguments) => Ok(if passed? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
+        _ = ctrl_c() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("terminated"),
+    }
+}
+
+async fn conformance(arguments: &Arguments) -> Result<bool> {
     let named = |name: &String| arguments.broker.iter().any(|(broker, _)| broker == name);
     ensure!(arguments.clustered.iter().all(named), "--clustered names a --broker");
     let only = arguments.only.as_deref().unwrap_or_default();
-    let checks: Vec<_> = CHECKS.iter().copied().filter(|check| check.operation.contains(only)).collect();
+    // A cluster is formed by the checks of its formation.
+    let chosen = |check: &Check| check.operation.contains(only) || matches!(check.on, On::Unformed(_));
+    let checks: Vec<_> = CHECKS.iter().copied().filter(chosen).collect();
     let mut columns = Vec::new();
     for (broker, binary) in &arguments.broker {
-        let outcomes = run(binary, arguments.clustered.contains(broker), &checks).await;
+        let told = |check: &Check, outcome: &Outcome| eprintln!("{broker}, {}: {outcome}", check.operation);
+        let outcomes = run(binary, arguments.clustered.contains(broker), &checks, told).await;
         columns.push(Column { broker: broker.clone(), outcomes });
     }
     if arguments.json {
@@ -50,5 +66,5 @@ async fn main() -> Result<ExitCode> {
     } else {
         print!("{}", table::text(&checks, &columns));
     }
-    Ok(if columns.iter().all(Column::passes) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(columns.iter().all(Column::passes))
 }

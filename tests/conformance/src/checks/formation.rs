@@ -29,6 +29,8 @@ pub(super) async fn form(on: &mut Cluster) -> Result<()> {
     let answer = bootstrap(on, first).await?.with(200)?;
     same("success", &answer["success"], &json!(true))?;
     same("message", &answer["message"], &json!("Cluster bootstrapped successfully"))?;
+    on.leader().await?;
+    on.formed = true;
     let leader = on.leader().await?;
     for node in on.up() {
         let health = node.api().get("/health").await?.with(200)?;

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::cluster::Cluster;
 use crate::single::Single;
 
-/// What not every broker can do; the operator's table says which version can.
+/// What not every broker can do; the operator's table says which version can, for all but the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capability {
     /// Several brokers form one cluster.
@@ -19,6 +19,12 @@ pub enum Capability {
     PartitionMetadata,
     /// `/health/live`, `/health/ready` and `/health/startup` exist.
     HealthSplit,
+    /// Records can be read after `kill -9`, however many there were.
+    ///
+    /// The released broker appends again what it finds in its write-ahead log, with offset 0 in each record. As soon
+    /// as one of these gets an entry in the sparse index (one every 4096 bytes of a segment), lookups begin behind
+    /// all earlier records: they are on disk, and no offset leads to them.
+    CrashSafeRecords,
 }
 
 impl Capability {
@@ -28,15 +34,17 @@ impl Capability {
             Self::Clustering => "clustering",
             Self::PartitionMetadata => "partition_metadata",
             Self::HealthSplit => "health_split",
+            Self::CrashSafeRecords => "crash_safe_records",
         }
     }
 
-    /// Whether a broker has it.
-    pub const fn of(self, row: &Capabilities) -> bool {
+    /// Whether a broker of this version, with this row of the table, has it.
+    pub fn of(self, version: &str, row: &Capabilities) -> bool {
         match self {
             Self::Clustering => row.clustering,
             Self::PartitionMetadata => row.partition_metadata,
             Self::HealthSplit => row.health_split,
+            Self::CrashSafeRecords => !version.starts_with("0.0."),
         }
     }
 }

@@ -23,10 +23,10 @@ pub async fn run(
 ) -> Vec<Outcome> {
     let mut single = Single::start(binary).await;
     let mut cluster = None;
-    let row = single.as_ref().ok().map(|single| single.capabilities);
+    let known = single.as_ref().ok().map(|single| (single.version.clone(), single.capabilities));
     let mut outcomes = Vec::new();
     for check in checks {
-        let outcome = match (missing(check, row, clustered), check.on) {
+        let outcome = match (missing(check, known.as_ref(), clustered), check.on) {
             (Some(capability), _) => Outcome::NotApplicable(capability.name()),
             (None, On::Single(run)) => outcome(on_single(&mut single, run)).await,
             (None, On::Unformed(run)) => outcome(on_cluster(&mut cluster, binary, false, run)).await,
@@ -39,10 +39,10 @@ pub async fn run(
 }
 
 /// A cluster is started only where somebody said that the broker can, whatever the table says about its version.
-fn missing(check: &Check, row: Option<Capabilities>, clustered: bool) -> Option<Capability> {
-    let has = |capability: Capability| match (capability, row) {
+fn missing(check: &Check, known: Option<&(String, Capabilities)>, clustered: bool) -> Option<Capability> {
+    let has = |capability: Capability| match (capability, known) {
         (Capability::Clustering, _) => clustered,
-        (capability, Some(row)) => capability.of(&row),
+        (capability, Some((version, row))) => capability.of(version, row),
         (_, None) => true,
     };
     let cluster = [Capability::Clustering].into_iter().filter(|_| !matches!(check.on, On::Single(_)));
@@ -88,4 +88,26 @@ fn started<T>(brokers: &mut Result<T>) -> Result<&mut T> {
         Err(why) => why,
     };
     Err(std::mem::replace(why, anyhow!("did not start")))
+}
+
+#[cfg(test)]
+mod tests {
+    use rivven_operator::broker::capabilities;
+
+    use super::*;
+    use crate::checks::CHECKS;
+
+    fn applies(version: &str, clustered: bool) -> usize {
+        let known = Some((version.to_owned(), capabilities(version)));
+        CHECKS.iter().filter(|check| missing(check, known.as_ref(), clustered).is_none()).count()
+    }
+
+    #[test]
+    fn a_check_applies_where_the_capability_is() {
+        assert_eq!(applies("0.1.0", true), CHECKS.len());
+        let on_one = CHECKS.iter().filter(|check| matches!(check.on, On::Single(_))).count();
+        assert_eq!(applies("0.1.0", false), on_one);
+        assert_eq!(applies("0.0.22", false), on_one - 3, "all but the health paths and many records after kill -9");
+        assert!(applies("0.0.22", true) > on_one, "a cluster is tried where somebody says so");
+    }
 }

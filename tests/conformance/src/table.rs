@@ -65,3 +65,47 @@ pub fn json(checks: &[Check], columns: &[Column]) -> Value {
     };
     columns.iter().flat_map(of).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::CHECKS;
+
+    fn columns() -> Vec<Column> {
+        let column =
+            |broker: &str, outcomes: [Outcome; 2]| Column { broker: broker.to_owned(), outcomes: outcomes.into() };
+        vec![
+            column("one", [Outcome::Ok, Outcome::Differs("no pong".to_owned())]),
+            column("other", [Outcome::NotApplicable("clustering"), Outcome::Ok]),
+        ]
+    }
+
+    #[test]
+    fn differences_are_told_below_the_table() {
+        let expected = "\
+operation  one          other
+handshake  ok           not applicable: clustering
+ping       differs [1]  ok
+
+[1] one, ping: no pong
+";
+        assert_eq!(text(&CHECKS[..2], &columns()), expected);
+    }
+
+    #[test]
+    fn only_a_difference_fails() {
+        let passes: Vec<_> = columns().iter().map(Column::passes).collect();
+        assert_eq!(passes, [false, true]);
+    }
+
+    #[test]
+    fn programs_get_every_outcome() {
+        let expected = json!([
+            { "broker": "one", "operation": "handshake", "outcome": "ok" },
+            { "broker": "one", "operation": "ping", "outcome": "differs", "what": "no pong" },
+            { "broker": "other", "operation": "handshake", "outcome": "not_applicable", "what": "clustering" },
+            { "broker": "other", "operation": "ping", "outcome": "ok" },
+        ]);
+        assert_eq!(json(&CHECKS[..2], &columns()), expected);
+    }
+}

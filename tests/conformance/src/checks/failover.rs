@@ -34,15 +34,17 @@ pub(super) async fn partition(on: &mut Cluster) -> Result<()> {
         on.publish("failover", 0, &format!("{number}")).await?;
     }
     let before = on.read("failover", 0).await?;
-    on.node(A)?.kill().await?;
+    let dead = on.leader_of("failover", 0).await?.id.clone();
+    on.node(&dead)?.kill().await?;
+    let left: Vec<_> = [A, B, C].into_iter().filter(|id| *id != dead).collect();
     let after = on
         .shows("failover", 0, "led by an in-sync replica that is up", |p| {
-            p.leader.as_deref().is_some_and(|leader| [B, C].contains(&leader) && p.isr.iter().any(|id| id == leader))
+            p.leader.as_deref().is_some_and(|leader| left.contains(&leader) && p.isr.iter().any(|id| id == leader))
         })
         .await?;
     same("records", &on.read("failover", 0).await?, &before)?;
     // Until the dead one has left the in-sync set, nothing can be acknowledged.
-    on.shows("failover", 0, "without the dead one in sync", |p| in_sync(p, &[B, C])).await?;
+    on.shows("failover", 0, "without the dead one in sync", |p| in_sync(p, &left)).await?;
     same("next offset", &on.publish("failover", 0, "after").await?, &10)?;
     on.ready().await?;
     let back = on.shows("failover", 0, "all in sync again", |p| in_sync(p, &[A, B, C])).await?;
@@ -61,8 +63,9 @@ pub(super) async fn load(on: &mut Cluster) -> Result<()> {
             Ok(())
         };
         until("records flow", Duration::from_secs(5), flows).await?;
-        on.node(A)?.kill().await?;
-        on.shows("failover-load", 0, "led by another", |p| p.leader.as_deref().is_some_and(|l| l != A)).await?;
+        let dead = on.leader_of("failover-load", 0).await?.id.clone();
+        on.node(&dead)?.kill().await?;
+        on.shows("failover-load", 0, "led by another", |p| p.leader.as_ref().is_some_and(|l| *l != dead)).await?;
         on.ready().await
     };
     let (report, disrupted) = futures::join!(run(&options), disruption);

@@ -12,7 +12,7 @@ mod restart;
 mod topics;
 mod unknown;
 
-use crate::check::Capability::{HealthSplit, PartitionMetadata};
+use crate::check::Capability::{CrashSafeRecords, HealthSplit, PartitionMetadata};
 use crate::check::{Check, On};
 
 macro_rules! check {
@@ -64,8 +64,9 @@ pub const CHECKS: &[Check] = &[
     check!(Single: "groups", offsets::groups),
     check!(Single: "records after a restart", restart::records),
     check!(Single: "records after kill -9", restart::records_killed),
+    check!(Single: "many records after kill -9", restart::many_killed, needs CrashSafeRecords),
     check!(Single: "records under load over a restart", restart::load),
-    check!(Single: "records under load over kill -9", restart::load_killed),
+    check!(Single: "records under load over kill -9", restart::load_killed, needs CrashSafeRecords),
     check!(Single: "topics after a restart", restart::topics),
     check!(Single: "topics after kill -9", restart::topics_killed),
     check!(Single: "topic config after a restart", restart::config),

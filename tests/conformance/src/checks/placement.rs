@@ -12,6 +12,9 @@ const C: &str = "member-2";
 
 pub(super) async fn create(on: &mut Cluster) -> Result<()> {
     on.topic("placed", 2, &[&[A, B, C], &[B, C, A], &[C, A]]).await?;
+    for (partition, first) in [(0, A), (1, B), (2, C)] {
+        on.shows("placed", partition, "led by its first replica", |p| p.leader.as_deref() == Some(first)).await?;
+    }
     let twice = on.propose(create_topic("placed", 2, &[&[A]])).await;
     let message = twice.err().context("created twice")?.to_string();
     same("refusal", &message.as_str(), &"Topic placed already exists")?;
@@ -37,8 +40,12 @@ pub(super) async fn grow(on: &mut Cluster) -> Result<()> {
     on.topic("grown", 1, &[&[A, B]]).await?;
     let command = json!({ "AddPartitions": { "topic": "grown", "new_assignments": [[B, C], [C, A]] } });
     same("response", &on.propose(command).await?, &json!("Success"))?;
-    on.shows("grown", 1, "as assigned", |p| p.leader.as_deref() == Some(B) && in_sync(p, &[B, C])).await?;
-    on.shows("grown", 2, "as assigned", |p| p.leader.as_deref() == Some(C) && in_sync(p, &[C, A])).await?;
+    for (partition, replicas) in [(1, [B, C]), (2, [C, A])] {
+        on.shows("grown", partition, "as assigned", |p| {
+            p.leader.as_deref() == Some(replicas[0]) && p.replicas == replicas && in_sync(p, &replicas)
+        })
+        .await?;
+    }
     same("offset", &on.publish("grown", 2, "x").await?, &0)
 }
 
@@ -60,9 +67,10 @@ pub(super) async fn follower(on: &mut Cluster) -> Result<()> {
 
 pub(super) async fn not_leader(on: &mut Cluster) -> Result<()> {
     on.topic("led", 1, &[&[A, B]]).await?;
-    let message = format!("NOT_LEADER_FOR_PARTITION: Not leader for partition 0. Leader is node '{A}'");
-    for other in [B, C] {
-        let mut client = on.node(other)?.client().await?;
+    let leader = on.leader_of("led", 0).await?.id.clone();
+    let message = format!("NOT_LEADER_FOR_PARTITION: Not leader for partition 0. Leader is node '{leader}'");
+    for other in on.up().filter(|node| node.id != leader) {
+        let mut client = other.client().await?;
         refused(client.publish_to_partition("led", 0, None::<&str>, "x").await, &message)?;
     }
     same("records", &on.read("led", 0).await?.len(), &0)
@@ -90,9 +98,11 @@ async fn lead(on: &Cluster, topic: &str, leader: &str) -> Result<()> {
 pub(super) async fn move_leader(on: &mut Cluster) -> Result<()> {
     on.topic("moved-leader", 2, &[&[A, B, C]]).await?;
     on.publish("moved-leader", 0, "by the first").await?;
-    lead(on, "moved-leader", B).await?;
+    let first = on.leader_of("moved-leader", 0).await?.id.clone();
+    let second = if first == B { C } else { B };
+    lead(on, "moved-leader", second).await?;
     on.shows("moved-leader", 0, "led by the other", |p| {
-        p.leader.as_deref() == Some(B) && in_sync(p, &[A, B, C]) && p.replicas == [A, B, C]
+        p.leader.as_deref() == Some(second) && in_sync(p, &[A, B, C]) && p.replicas == [A, B, C]
     })
     .await?;
     same("offset", &on.publish("moved-leader", 0, "by the second").await?, &1)?;

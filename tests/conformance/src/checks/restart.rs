@@ -13,13 +13,13 @@ use crate::load::{Options, Record, Report, read_partition, run};
 use crate::single::Single;
 use crate::wait::until;
 
-/// Acknowledged records; their offset is their index.
-async fn written(on: &Single, topic: &str) -> Result<Vec<Record>> {
+/// Twenty acknowledged records; their offset is their index. `padding` makes them longer.
+async fn written(on: &Single, topic: &str, padding: usize) -> Result<Vec<Record>> {
     let mut client = on.client().await?;
     client.create_topic(topic, Some(1)).await?;
     let mut records = Vec::new();
     for number in 0..20 {
-        let value = format!("{topic} {number}");
+        let value = format!("{topic} {number} {}", "x".repeat(padding));
         let offset = client.publish_to_partition(topic, 0, None::<&str>, value.clone()).await?;
         same("offset", &offset, &number)?;
         records.push(Record { partition: 0, offset, value });
@@ -28,7 +28,7 @@ async fn written(on: &Single, topic: &str) -> Result<Vec<Record>> {
 }
 
 pub(super) async fn records(on: &mut Single) -> Result<()> {
-    let before = written(on, "restart-records").await?;
+    let before = written(on, "restart-records", 1000).await?;
     on.restart().await?;
     same("read", &read_partition(&mut on.wire().await?, "restart-records", 0).await?, &before)?;
     let mut client = on.client().await?;
@@ -36,18 +36,25 @@ pub(super) async fn records(on: &mut Single) -> Result<()> {
     same("next offset", &next, &20)
 }
 
-/// The released broker repeats after a crash what it had already written, so repetition is allowed; loss is not.
 pub(super) async fn records_killed(on: &mut Single) -> Result<()> {
-    let before = written(on, "kill-records").await?;
+    kept_after_kill(on, "kill-records", 0).await
+}
+
+pub(super) async fn many_killed(on: &mut Single) -> Result<()> {
+    kept_after_kill(on, "kill-many", 1000).await
+}
+
+/// The released broker repeats after a crash what it had already written, so repetition is allowed; loss is not.
+async fn kept_after_kill(on: &mut Single, topic: &str, padding: usize) -> Result<()> {
+    let before = written(on, topic, padding).await?;
     on.crash().await?;
-    let after = read_partition(&mut on.wire().await?, "kill-records", 0).await?;
-    for record in &before {
-        ensure!(after.contains(record), "lost: {record:?}; read: {after:?}");
-    }
+    let after = read_partition(&mut on.wire().await?, topic, 0).await?;
+    let lost = before.iter().filter(|record| !after.contains(record)).count();
+    ensure!(lost == 0, "{lost} of {} are lost, {} were read", before.len(), after.len());
     let mut client = on.client().await?;
-    let offset = client.publish_to_partition("kill-records", 0, None::<&str>, "after").await?;
+    let offset = client.publish_to_partition(topic, 0, None::<&str>, "after").await?;
     ensure!(offset >= 20, "the next offset is {offset}");
-    let read = client.consume("kill-records", 0, offset, 1).await?;
+    let read = client.consume(topic, 0, offset, 1).await?;
     ensure!(read.len() == 1 && read[0].value == "after", "at {offset}: {read:?}");
     Ok(())
 }
@@ -73,7 +80,7 @@ async fn under_load(
     let disruption = async {
         let flows = || async {
             let mut client = rivven_client::Client::connect(&address).await?;
-            ensure!(client.get_offset_bounds(topic, 2).await?.1 > 5);
+            ensure!(client.get_offset_bounds(topic, 2).await?.1 > 50);
             Ok(())
         };
         until("records flow", Duration::from_secs(5), flows).await?;
@@ -129,7 +136,7 @@ pub(super) async fn config(on: &mut Single) -> Result<()> {
 }
 
 pub(super) async fn offsets(on: &mut Single) -> Result<()> {
-    written(on, "restart-offsets").await?;
+    written(on, "restart-offsets", 0).await?;
     on.client().await?.commit_offset("restarted", "restart-offsets", 0, 7).await?;
     on.restart().await.context("restart")?;
     same("offset", &on.client().await?.get_offset("restarted", "restart-offsets", 0).await?, &Some(7))

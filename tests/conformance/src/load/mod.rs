@@ -76,7 +76,7 @@ impl Options {
 /// Produces until the duration is over, then reads back.
 pub async fn run(options: &Options) -> Result<Report> {
     let routes = routes(options);
-    routes.topic(options.partitions).await?;
+    until("the topic", options.patience, || routes.topic(options.partitions)).await?;
     let ledger = Ledger::new(options.partitions, options.acks_file.as_deref())?;
     let (ledger, retries) = produce::produce(options, &routes, ledger).await?;
     let (acks, gaps) = ledger.close();

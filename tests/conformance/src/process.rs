@@ -128,13 +128,16 @@ impl Node {
 
     async fn serving(&mut self) -> Result<()> {
         let (api, address) = (self.api(), self.address());
+        let in_cluster = self.environment.iter().any(|(name, value)| name == "RIVVEN_MODE" && value == "cluster");
         let mut child = self.child.take().context("not started")?;
         let answers = until("serving", START, || async {
             let health = api.get("/health").await?;
             health.json()?;
-            // A broker of a cluster that is not formed says 503; nobody can expect more of it.
             if health.status == 200 {
                 Client::connect(&address).await?.ping().await?;
+            } else {
+                // A broker of a cluster that is not formed says 503; nobody can expect more of it.
+                ensure!(in_cluster, "{}", health.text);
             }
             Ok(())
         });

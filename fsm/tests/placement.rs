@@ -19,7 +19,9 @@ fn replicas_are_on_different_brokers_and_even() {
                         assert_eq!(replicas.iter().collect::<BTreeSet<_>>().len(), replicas.len(), "{placed:?}");
                         assert!(replicas.iter().all(|broker| *broker < brokers));
                         *leads.entry(replicas[0]).or_insert(0_u32) += 1;
-                        replicas.iter().for_each(|broker| *holds.entry(*broker).or_insert(0_u32) += 1);
+                        for broker in replicas {
+                            *holds.entry(*broker).or_insert(0_u32) += 1;
+                        }
                     }
                     let spread = |count: &BTreeMap<u32, u32>| {
                         let all: Vec<u32> = (0..brokers).map(|b| count.get(&b).copied().unwrap_or(0)).collect();

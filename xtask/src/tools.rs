@@ -168,6 +168,16 @@ pub(crate) fn operator() -> Result<PathBuf> {
     operator_binary()
 }
 
+/// The test broker, static.
+pub(crate) fn test_broker() -> Result<PathBuf> {
+    step("building the test broker", || {
+        let package = ["--package", "rivven-test-broker", "--target", TARGET];
+        let build = program("cargo").args(["build", "--quiet", "--release", "--locked"]).args(package);
+        build.env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", operator_target()?).dir(paths::root()).show()
+    })?;
+    Ok(operator_target()?.join(TARGET).join("release/rivvend"))
+}
+
 /// A folder of its own: other flags than those of the tests would make each build undo the other.
 fn operator_target() -> Result<PathBuf> {
     Ok(paths::cache()?.join("operator-target"))

@@ -1,0 +1,378 @@
+//! The HTTP API: health, metrics, and the cluster's administration, in the released broker's JSON shapes.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt::{Display, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::AUTHORIZATION;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use openraft::BasicNode;
+use openraft::error::{ClientWriteError, RaftError};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+use crate::broker::Core;
+use crate::config::Mode;
+use crate::http::{self, answer, json as reply};
+use crate::membership::Heartbeat;
+use crate::metadata::{NodeId, Proposal, ProposalAnswer, SnapshotRequest, raft_id};
+
+type Answer = Response<Full<Bytes>>;
+
+/// Serves one connection.
+pub(crate) async fn connection(core: Arc<Core>, stream: TcpStream) {
+    let mut stopping = core.stopping.clone();
+    let service = service_fn(move |request| {
+        let core = Arc::clone(&core);
+        async move { Ok::<_, Infallible>(route(&core, request).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = stopping.wait_for(|stopping| *stopping) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    drop(connection.await);
+}
+
+async fn route(core: &Core, request: Request<Incoming>) -> Answer {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    if let (&Method::GET, Some(answer)) = (&method, public(core, &path)) {
+        return answer;
+    }
+    if !authorized(core, &request) {
+        return answer(StatusCode::UNAUTHORIZED, "text/plain", "Unauthorized");
+    }
+    let body = match http::body(request).await {
+        Ok(body) => body,
+        Err(error) => return failure(StatusCode::BAD_REQUEST, error),
+    };
+    let done = match (method.as_str(), path.as_str()) {
+        ("GET", "/membership") => Ok(membership(core)),
+        ("GET", "/api/v1/metadata") => Ok(metadata(core, "eventual")),
+        ("GET", "/api/v1/metadata/linearizable") => Ok(linearizable(core).await),
+        ("POST", "/api/v1/bootstrap") => bootstrap(core, &body).await,
+        ("POST", "/api/v1/add-learner") => add_learner(core, &body).await,
+        ("POST", "/api/v1/change-membership") => change_membership(core, &body).await,
+        ("POST", "/api/v1/transfer-leadership") => transfer_leadership(core, &body).await,
+        ("POST", "/api/v1/trigger-election") => Ok(trigger_election(core).await),
+        ("POST", "/api/v1/propose") => propose(core, &body).await,
+        ("POST", "/raft/heartbeat") => heartbeat(core, &body),
+        ("POST", "/raft/append") => append(core, &body).await,
+        ("POST", "/raft/vote") => vote(core, &body).await,
+        ("POST", "/raft/snapshot") => snapshot(core, &body).await,
+        _ => Ok(answer(StatusCode::NOT_FOUND, "text/plain", "Not found")),
+    };
+    done.unwrap_or_else(|refusal| refusal)
+}
+
+fn authorized(core: &Core, request: &Request<Incoming>) -> bool {
+    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let token = core.config.cluster_auth_token.as_deref();
+    given.zip(token).is_some_and(|(given, token)| http::same_secret(given, token.as_bytes()))
+}
+
+/// What is answered without a token.
+fn public(core: &Core, path: &str) -> Option<Answer> {
+    match path {
+        "/health" => Some(health(core)),
+        "/health/live" | "/health/startup" => Some(reply(StatusCode::OK, &json!({ "status": "healthy" }))),
+        "/health/ready" => Some(ready(core)),
+        "/metrics" => Some(answer(StatusCode::OK, "text/plain; version=0.0.4", metrics(core))),
+        _ => None,
+    }
+}
+
+fn health(core: &Core) -> Answer {
+    let leader_id = core.metadata.metrics().current_leader;
+    let (code, status) = match leader_id {
+        Some(_) => (StatusCode::OK, "healthy"),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "degraded"),
+    };
+    let body = json!({
+        "status": status,
+        "node_id": core.metadata.id,
+        "node_id_str": core.config.node_id,
+        "is_leader": core.metadata.leads(),
+        "leader_id": leader_id,
+        "cluster_mode": core.config.mode == Mode::Cluster,
+    });
+    reply(code, &body)
+}
+
+/// Ready is a voter that knows the leader and has applied everything from before its own start.
+fn ready(core: &Core) -> Answer {
+    let metrics = core.metadata.metrics();
+    let voter = metrics.membership_config.voter_ids().any(|voter| voter == core.metadata.id);
+    if voter && metrics.current_leader.is_some() && core.registered() {
+        reply(StatusCode::OK, &json!({ "status": "healthy" }))
+    } else {
+        reply(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "degraded" }))
+    }
+}
+
+fn metrics(core: &Core) -> String {
+    let metrics = core.metadata.metrics();
+    let membership = metrics.membership_config.membership();
+    let (version, node) = (&core.config.version, &core.config.node_id);
+    let mut text = format!("rivven_info{{version=\"{version}\",node_id_str=\"{node}\"}} 1\n");
+    let gauges = [
+        ("node_id", core.metadata.id),
+        ("is_leader", u64::from(core.metadata.leads())),
+        ("current_term", metrics.current_term),
+        ("last_log_index", metrics.last_log_index.unwrap_or_default()),
+        ("applied_index", metrics.last_applied.map_or(0, |id| id.index)),
+        ("cluster_voters", membership.voter_ids().count() as u64),
+        ("cluster_learners", membership.learner_ids().count() as u64),
+    ];
+    for (name, value) in gauges {
+        let _ = writeln!(text, "# TYPE rivven_raft_{name} gauge\nrivven_raft_{name} {value}");
+    }
+    text
+}
+
+fn failure(code: StatusCode, error: impl Display) -> Answer {
+    reply(code, &json!({ "error": error.to_string(), "code": code.as_u16() }))
+}
+
+/// As the released broker has it: a redirection that does not say where to.
+fn not_leader() -> Answer {
+    failure(StatusCode::TEMPORARY_REDIRECT, "Not leader")
+}
+
+fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Answer> {
+    serde_json::from_slice(body).map_err(|error| failure(StatusCode::UNPROCESSABLE_ENTITY, error))
+}
+
+fn membership(core: &Core) -> Answer {
+    let metrics = core.metadata.metrics();
+    let membership = metrics.membership_config.membership();
+    let voters: Vec<NodeId> = membership.voter_ids().collect();
+    let nodes: Vec<Value> = membership
+        .nodes()
+        .map(|(id, node)| json!({ "id": id, "addr": node.addr, "is_voter": voters.contains(id) }))
+        .collect();
+    reply(StatusCode::OK, &json!({ "nodes": nodes }))
+}
+
+fn metadata(core: &Core, consistency: &str) -> Answer {
+    let now = core.metadata.now();
+    let body = json!({
+        "topics": now.topics.keys().collect::<Vec<_>>(),
+        "topic_count": now.topics.len(),
+        "node_count": now.nodes.len(),
+        "last_applied_index": now.last_applied_index,
+        "consistency": consistency,
+    });
+    reply(StatusCode::OK, &body)
+}
+
+async fn linearizable(core: &Core) -> Answer {
+    match core.metadata.raft.ensure_linearizable().await {
+        Ok(_) => metadata(core, "linearizable"),
+        Err(error) => failure(StatusCode::SERVICE_UNAVAILABLE, format!("Linearizable read failed: {error}")),
+    }
+}
+
+#[derive(Deserialize)]
+struct Member {
+    node_id: String,
+    addr: String,
+}
+
+#[derive(Deserialize)]
+struct Bootstrap {
+    members: Vec<Member>,
+}
+
+async fn bootstrap(core: &Core, body: &Bytes) -> Result<Answer, Answer> {
+    let request: Bootstrap = read(body)?;
+    let answered = |code, success, message: String, leader_id| {
+        reply(code, &json!({ "success": success, "message": message, "leader_id": leader_id }))
+    };
+    if core.config.mode == Mode::Standalone {
+        // The released broker does nothing here either, and says so in the same way.
+        return Ok(answered(StatusCode::OK, true, "Standalone".to_owned(), Some(core.metadata.id)));
+    }
+    let members: BTreeMap<NodeId, BasicNode> =
+        request.members.iter().map(|member| (raft_id(&member.node_id), BasicNode::new(&member.addr))).collect();
+    if members.len() != request.members.len() {
+        return Ok(answered(StatusCode::BAD_REQUEST, false, "Node ID hash collision".to_owned(), None));
+    }
+    Ok(match core.metadata.bootstrap(members).await {
+        Ok(()) => {
+            let leader = core.metadata.metrics().current_leader;
+            answered(StatusCode::OK, true, "Cluster bootstrapped successfully".to_owned(), leader)
+        }
+        Err(error) => answered(StatusCode::INTERNAL_SERVER_ERROR, false, format!("Bootstrap failed: {error}"), None),
+    })
+}
+
+async fn add_learner(core: &Core, body: &Bytes) -> Result<Answer, Answer> {
+    let member: Member = read(body)?;
+    if !core.metadata.leads() {
+        return Err(not_leader());
+    }
+    let id = raft_id(&member.node_id);
+    Ok(match core.metadata.raft.add_learner(id, BasicNode::new(&member.addr), true).await {
+        Ok(_) => {
+            let body = json!({ "success": true, "message": "Learner added successfully", "node_id": id });
+            reply(StatusCode::OK, &body)
+        }
+        Err(error) => failed("add learner", &error),
+    })
+}
+
+#[derive(Deserialize)]
+struct ChangeMembership {
+    voters: Vec<String>,
+}
+
+async fn change_membership(core: &Core, body: &Bytes) -> Result<Answer, Answer> {
+    let request: ChangeMembership = read(body)?;
+    if !core.metadata.leads() {
+        return Err(not_leader());
+    }
+    let voters: std::collections::BTreeSet<NodeId> = request.voters.iter().map(|voter| raft_id(voter)).collect();
+    Ok(match core.metadata.raft.change_membership(voters, false).await {
+        Ok(_) => reply(StatusCode::OK, &json!({ "success": true, "message": "Membership changed successfully" })),
+        Err(error) => failed("change membership", &error),
+    })
+}
+
+fn failed(what: &str, error: &RaftError<NodeId, ClientWriteError<NodeId, BasicNode>>) -> Answer {
+    match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(_)) => not_leader(),
+        _ => failure(StatusCode::INTERNAL_SERVER_ERROR, format!("Failed to {what}: {error}")),
+    }
+}
+
+#[derive(Deserialize)]
+struct TransferLeadership {
+    #[serde(default)]
+    target_node_id: Option<String>,
+}
+
+/// The target holds an election while the leader keeps still: a voter that has just heard of a leader grants no vote.
+async fn transfer_leadership(core: &Core, body: &Bytes) -> Result<Answer, Answer> {
+    let request: TransferLeadership = read(body)?;
+    let bad = |message: &str| Err(failure(StatusCode::BAD_REQUEST, message));
+    if !core.metadata.leads() {
+        return bad("Not the leader - cannot transfer leadership");
+    }
+    let metrics = core.metadata.metrics();
+    let membership = metrics.membership_config.membership();
+    let target = match request.target_node_id {
+        Some(target) => raft_id(&target),
+        None => match membership.voter_ids().find(|voter| *voter != core.metadata.id) {
+            Some(voter) => voter,
+            None => {
+                let message = "No other nodes available for leadership transfer";
+                return Err(failure(StatusCode::SERVICE_UNAVAILABLE, message));
+            }
+        },
+    };
+    if target == core.metadata.id {
+        return bad("Cannot transfer leadership to self");
+    }
+    let Some(node) = membership.get_node(&target) else {
+        return Err(failure(StatusCode::NOT_FOUND, format!("Target node {target} address unknown")));
+    };
+    let _still = Still::new(core);
+    Ok(hand_over(core, target, &node.addr).await)
+}
+
+/// The leader sends no heartbeats while this lives, also when the caller goes away.
+struct Still<'a>(&'a Core);
+
+impl<'a> Still<'a> {
+    fn new(core: &'a Core) -> Self {
+        core.metadata.raft.runtime_config().heartbeat(false);
+        Self(core)
+    }
+}
+
+impl Drop for Still<'_> {
+    fn drop(&mut self) {
+        self.0.metadata.raft.runtime_config().heartbeat(true);
+    }
+}
+
+async fn hand_over(core: &Core, target: NodeId, addr: &str) -> Answer {
+    let lease = Duration::from_millis(core.config.raft_election_max_ms);
+    tokio::time::sleep(lease).await;
+    let told = core.caller.post::<_, Value>(addr, "/api/v1/trigger-election", &json!({}), lease).await;
+    if let Err(error) = told {
+        let message = format!("Cannot reach node {target} for election trigger: {error}");
+        return failure(StatusCode::BAD_GATEWAY, message);
+    }
+    let mut metrics = core.metadata.raft.metrics();
+    let deposed = metrics.wait_for(|metrics| metrics.current_leader != Some(core.metadata.id));
+    // Whether it worked is told by `/health`, here as in the released broker.
+    drop(tokio::time::timeout(lease, deposed).await);
+    let body = json!({
+        "success": true,
+        "message": format!("Election triggered on node {target}"),
+        "target_node_id": target,
+        "note": "Check /health endpoint to see new leader",
+    });
+    reply(StatusCode::OK, &body)
+}
+
+async fn trigger_election(core: &Core) -> Answer {
+    match core.metadata.raft.trigger().elect().await {
+        Ok(()) => reply(StatusCode::OK, &json!({ "success": true, "message": "Election triggered on this node" })),
+        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, format!("Election trigger failed: {error}")),
+    }
+}
+
+async fn propose(core: &Core, body: &Bytes) -> Result<Answer, Answer> {
+    let proposal: Proposal = read(body)?;
+    if !core.metadata.leads() {
+        return Err(not_leader());
+    }
+    let answered =
+        |code, success, response, error| reply(code, &ProposalAnswer { success, response, error, redirect_to: None });
+    match core.metadata.propose_here(proposal.command).await {
+        Ok(outcome) => Ok(answered(StatusCode::OK, true, Some(outcome), None)),
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(not_leader()),
+        Err(error) => Ok(answered(StatusCode::INTERNAL_SERVER_ERROR, false, None, Some(error.to_string()))),
+    }
+}
+
+fn heartbeat(core: &Core, body: &Bytes) -> Result<Answer, Answer> {
+    let heartbeat: Heartbeat = read(body)?;
+    if !core.metadata.leads() {
+        return Err(not_leader());
+    }
+    core.sessions.seen(&heartbeat.node_id);
+    Ok(reply(StatusCode::OK, &json!({})))
+}
+
+async fn append(core: &Core, body: &Bytes) -> Result<Answer, Answer> {
+    rpc(core.metadata.raft.append_entries(read(body)?).await)
+}
+
+async fn vote(core: &Core, body: &Bytes) -> Result<Answer, Answer> {
+    rpc(core.metadata.raft.vote(read(body)?).await)
+}
+
+async fn snapshot(core: &Core, body: &Bytes) -> Result<Answer, Answer> {
+    let SnapshotRequest { vote, meta, data } = read(body)?;
+    let snapshot = openraft::Snapshot { meta, snapshot: Box::new(data) };
+    rpc(core.metadata.raft.install_full_snapshot(vote, snapshot).await)
+}
+
+fn rpc(done: Result<impl serde::Serialize, impl Display>) -> Result<Answer, Answer> {
+    let answer = done.map_err(|error| failure(StatusCode::INTERNAL_SERVER_ERROR, error))?;
+    Ok(reply(StatusCode::OK, &answer))
+}

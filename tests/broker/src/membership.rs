@@ -1,0 +1,90 @@
+//! How a broker tells that it is there: it registers once per run, through Raft, and then reports to the Raft leader.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::broker::Core;
+use crate::metadata::command::{Command, NodeInfo};
+
+/// The body of `/raft/heartbeat`.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Heartbeat {
+    pub(crate) node_id: String,
+}
+
+/// When the Raft leader heard of each broker last.
+pub(crate) struct Sessions {
+    length: Duration,
+    seen: Mutex<HashMap<String, Instant>>,
+}
+
+impl Sessions {
+    pub(crate) fn new(length: Duration) -> Self {
+        Self { length, seen: Mutex::default() }
+    }
+
+    pub(crate) fn length(&self) -> Duration {
+        self.length
+    }
+
+    pub(crate) fn seen(&self, node: &str) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(node.to_owned(), Instant::now());
+    }
+
+    pub(crate) fn alive(&self, node: &str) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(node).is_some_and(|at| at.elapsed() < self.length)
+    }
+}
+
+/// Registers and reports until the broker ends.
+pub(crate) async fn run(core: Arc<Core>) {
+    let node_id = &core.config.node_id;
+    let pause = core.sessions.length() / 4;
+    let mut metrics = core.metadata.raft.metrics();
+    loop {
+        let leader = metrics.borrow_and_update().current_leader;
+        if leader.is_some() && core.metadata.is_member(node_id) {
+            if core.registered() {
+                report(&core).await;
+            } else if let Err(error) = core.metadata.propose(Command::RegisterNode { info: info(&core) }).await {
+                tracing::warn!("cannot register yet: {error:#}");
+            }
+        }
+        let elsewhere = metrics.wait_for(|metrics| metrics.current_leader != leader);
+        // A new leader knows nobody yet.
+        drop(tokio::time::timeout(pause, elsewhere).await);
+    }
+}
+
+async fn report(core: &Core) {
+    let node_id = core.config.node_id.clone();
+    if core.metadata.leads() {
+        core.sessions.seen(&node_id);
+    } else if let Some(leader) = core.metadata.leader_url() {
+        let limit = core.sessions.length() / 2;
+        let told = core.caller.post::<_, Value>(&leader, "/raft/heartbeat", &Heartbeat { node_id }, limit).await;
+        if let Err(error) = told {
+            tracing::debug!("heartbeat to {leader}: {error}");
+        }
+    }
+}
+
+fn info(core: &Core) -> NodeInfo {
+    let config = &core.config;
+    let tags = [("disk", &core.disk), ("incarnation", &core.incarnation)];
+    NodeInfo {
+        id: config.node_id.clone(),
+        name: None,
+        rack: config.rack.clone(),
+        client_addr: config.client_addr(),
+        cluster_addr: config.cluster_addr(),
+        version: config.version.clone(),
+        tags: tags.map(|(key, mark)| (key.to_owned(), mark.clone())).into(),
+    }
+}

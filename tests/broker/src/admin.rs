@@ -1,4 +1,5 @@
 //! The HTTP API: health, metrics, and the cluster's administration, in the released broker's JSON shapes.
+#![allow(clippy::result_large_err, reason = "an answer in place of the answer is not an error to carry around")]
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -94,19 +95,19 @@ fn public(core: &Core, path: &str) -> Option<Answer> {
 
 fn health(core: &Core) -> Answer {
     let leader_id = core.metadata.metrics().current_leader;
-    let (code, status) = match leader_id {
+    let (answered, word) = match leader_id {
         Some(_) => (StatusCode::OK, "healthy"),
         None => (StatusCode::SERVICE_UNAVAILABLE, "degraded"),
     };
     let body = json!({
-        "status": status,
+        "status": word,
         "node_id": core.metadata.id,
         "node_id_str": core.config.node_id,
         "is_leader": core.metadata.leads(),
         "leader_id": leader_id,
         "cluster_mode": core.config.mode == Mode::Cluster,
     });
-    reply(code, &body)
+    reply(answered, &body)
 }
 
 /// Ready is a voter that knows the leader and has applied everything from before its own start.
@@ -271,15 +272,10 @@ async fn transfer_leadership(core: &Core, body: &Bytes) -> Result<Answer, Answer
     }
     let metrics = core.metadata.metrics();
     let membership = metrics.membership_config.membership();
-    let target = match request.target_node_id {
-        Some(target) => raft_id(&target),
-        None => match membership.voter_ids().find(|voter| *voter != core.metadata.id) {
-            Some(voter) => voter,
-            None => {
-                let message = "No other nodes available for leadership transfer";
-                return Err(failure(StatusCode::SERVICE_UNAVAILABLE, message));
-            }
-        },
+    let other = || membership.voter_ids().find(|voter| *voter != core.metadata.id);
+    let Some(target) = request.target_node_id.map(|target| raft_id(&target)).or_else(other) else {
+        let message = "No other nodes available for leadership transfer";
+        return Err(failure(StatusCode::SERVICE_UNAVAILABLE, message));
     };
     if target == core.metadata.id {
         return bad("Cannot transfer leadership to self");

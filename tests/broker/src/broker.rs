@@ -14,10 +14,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, Mode};
+use crate::data::{self, Replicas};
 use crate::http::{Caller, Names, Resolver};
 use crate::membership::{self, Sessions};
 use crate::metadata::Metadata;
-use crate::{admin, controller};
+use crate::{admin, client, controller};
 
 /// How long open connections may take to finish what they do when the broker is stopped.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -43,6 +44,7 @@ pub(crate) struct Core {
     pub(crate) caller: Arc<Caller>,
     pub(crate) metadata: Metadata,
     pub(crate) sessions: Sessions,
+    pub(crate) replicas: Replicas,
     pub(crate) stopping: watch::Receiver<bool>,
 }
 
@@ -83,11 +85,11 @@ impl Broker {
         config.cluster_auth_token.get_or_insert(mark()?);
         fs::create_dir_all(&config.data_dir).with_context(|| format!("{}", config.data_dir.display()))?;
         let disk = disk(&config.data_dir.join("disk-id"))?;
-        let client = listen(&config, config.bind).await?;
+        let clients = listen(&config, config.bind).await?;
         let cluster = listen(&config, config.cluster_bind).await?;
         let api = listen(&config, config.api_bind).await?;
         let addresses =
-            Addresses { client: client.local_addr()?, cluster: cluster.local_addr()?, api: api.local_addr()? };
+            Addresses { client: clients.local_addr()?, cluster: cluster.local_addr()?, api: api.local_addr()? };
         let caller = Arc::new(Caller::new(names, config.cluster_auth_token.clone()));
         let metadata = Metadata::open(&config, Arc::clone(&caller)).await?;
         if config.mode == Mode::Standalone && !metadata.raft.is_initialized().await? {
@@ -95,11 +97,24 @@ impl Broker {
         }
         let (stop, stopping) = watch::channel(false);
         let sessions = Sessions::new(Duration::from_millis(config.session_ms));
-        let core = Arc::new(Core { config, disk, incarnation: mark()?, caller, metadata, sessions, stopping });
+        let core = Arc::new(Core {
+            config,
+            disk,
+            incarnation: mark()?,
+            caller,
+            metadata,
+            sessions,
+            replicas: Replicas::default(),
+            stopping,
+        });
         let mut servers = JoinSet::new();
         servers.spawn(serve(Arc::clone(&core), api, admin::connection));
-        drop((client, cluster));
+        servers.spawn(serve(Arc::clone(&core), clients, client::connection));
         let mut agents = JoinSet::new();
+        // Not among the servers: until the last record is acknowledged, followers have to be served.
+        agents.spawn(serve(Arc::clone(&core), cluster, data::connection));
+        agents.spawn(data::run(Arc::clone(&core)));
+        agents.spawn(data::keep_in_sync(Arc::clone(&core)));
         agents.spawn(membership::run(Arc::clone(&core)));
         agents.spawn(controller::run(Arc::clone(&core)));
         Ok(Self { core, addresses, stop, servers, agents })
@@ -112,6 +127,8 @@ impl Broker {
 
     /// Stops: accepts nothing new, lets what runs finish, and leaves everything on disk.
     pub async fn stop(mut self) {
+        // It hears of the leader no more, and is not to take its silence for its end.
+        self.core.metadata.raft.runtime_config().elect(false);
         self.stop.send_replace(true);
         let finished = async { while self.servers.join_next().await.is_some() {} };
         drop(tokio::time::timeout(STOP_LIMIT, finished).await);

@@ -16,8 +16,7 @@ pub(crate) async fn run(core: Arc<Core>) {
         if core.metadata.leads() {
             let current = core.metadata.metrics().current_term;
             if term.replace(current) != Some(current) {
-                // Nobody has had the time to report to this leader: all are given one session.
-                core.metadata.now().nodes.keys().for_each(|node| core.sessions.seen(node));
+                core.sessions.forget();
             }
             elect(&core).await;
         } else {

@@ -85,6 +85,10 @@ impl Caller {
         Self { names, token, idle: Mutex::default(), dead: AtomicBool::new(false) }
     }
 
+    pub(crate) fn names(&self) -> &Names {
+        &self.names
+    }
+
     /// From now on nothing leaves: the process is as good as killed.
     pub(crate) fn kill(&self) {
         self.dead.store(true, Ordering::SeqCst);

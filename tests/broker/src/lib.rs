@@ -13,7 +13,9 @@ pub mod metadata;
 
 mod admin;
 mod broker;
+mod client;
 mod controller;
+mod data;
 mod http;
 mod membership;
 

@@ -36,9 +36,15 @@ impl Sessions {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(node.to_owned(), Instant::now());
     }
 
+    /// A broker that was never asked for before is given the time to report.
     pub(crate) fn alive(&self, node: &str) -> bool {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.get(node).is_some_and(|at| at.elapsed() < self.length)
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.entry(node.to_owned()).or_insert_with(Instant::now).elapsed() < self.length
+    }
+
+    /// This broker leads anew: nobody has had the time to report to it.
+    pub(crate) fn forget(&self) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 

@@ -1,19 +1,10 @@
 //! Membership and metadata: what Raft is for.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 mod support;
 
 use serde_json::{Value, json};
-use support::{Cluster, eventually, http, member};
-
-fn topic(name: &str, replicas: &[&str]) -> Value {
-    json!({ "CreateTopic": {
-        "config": {
-            "name": name, "partitions": 1, "replication_factor": replicas.len(), "retention_ms": 1,
-            "segment_bytes": 1024, "min_isr": 1, "config": {},
-        },
-        "partition_assignments": [replicas],
-    } })
-}
+use support::{Cluster, eventually, http, member, topic};
 
 async fn topics(cluster: &Cluster, name: &str) -> Value {
     cluster.get(name, "/api/v1/metadata").await.1["topics"].clone()
@@ -60,7 +51,7 @@ async fn the_administration_wants_the_token() {
 #[tokio::test(start_paused = true)]
 async fn what_was_agreed_on_survives_that_all_are_killed() {
     let mut cluster = Cluster::formed(3, |_| {}).await;
-    let created = cluster.propose(topic("kept", &["b0", "b1", "b2"])).await;
+    let created = cluster.propose(topic("kept", 1, &[&["b0", "b1", "b2"]])).await;
     assert_eq!(created, json!({ "TopicCreated": { "name": "kept", "partitions": 1 } }));
     for name in cluster.names() {
         cluster.kill(&name).await;
@@ -72,7 +63,7 @@ async fn what_was_agreed_on_survives_that_all_are_killed() {
     for name in cluster.names() {
         assert_eq!(topics(&cluster, &name).await, json!(["kept"]));
     }
-    let again = cluster.propose(topic("kept", &["b0"])).await;
+    let again = cluster.propose(topic("kept", 1, &[&["b0"]])).await;
     assert_eq!(again, json!({ "Error": { "message": "Topic 'kept' already exists" } }));
 }
 
@@ -80,11 +71,11 @@ async fn what_was_agreed_on_survives_that_all_are_killed() {
 async fn without_the_leader_another_one_leads() {
     let mut cluster = Cluster::formed(3, |_| {}).await;
     let first = cluster.leader().await;
-    cluster.propose(topic("before", &["b0", "b1"])).await;
+    cluster.propose(topic("before", 1, &[&["b0", "b1"]])).await;
     cluster.kill(&first).await;
     let second = cluster.leader().await;
     assert_ne!(first, second);
-    cluster.propose(topic("after", &["b0", "b1"])).await;
+    cluster.propose(topic("after", 1, &[&["b0", "b1"]])).await;
     cluster.start(&first).await;
     cluster.all_ready().await;
     assert_eq!(topics(&cluster, &first).await, json!(["after", "before"]));
@@ -100,7 +91,7 @@ async fn without_a_quorum_nothing_is_agreed_on() {
         }
     }
     assert_eq!(cluster.get(&leader, "/api/v1/metadata/linearizable").await.0, 503);
-    let proposal = cluster.post(&leader, "/api/v1/propose", json!({ "command": topic("t", &[&leader]) }));
+    let proposal = cluster.post(&leader, "/api/v1/propose", json!({ "command": topic("t", 1, &[&[&leader]]) }));
     assert!(tokio::time::timeout(std::time::Duration::from_secs(10), proposal).await.is_err());
     assert_eq!(topics(&cluster, &leader).await, json!([]));
 }
@@ -108,7 +99,7 @@ async fn without_a_quorum_nothing_is_agreed_on() {
 #[tokio::test(start_paused = true)]
 async fn a_broker_joins_and_leaves() {
     let mut cluster = Cluster::formed(3, |_| {}).await;
-    cluster.propose(topic("t", &["b0", "b1"])).await;
+    cluster.propose(topic("t", 1, &[&["b0", "b1"]])).await;
     cluster.start("b3").await;
     let leader = eventually("a leader", async || {
         for name in ["b0", "b1", "b2"] {

@@ -1,4 +1,5 @@
 //! The metadata of the cluster: which topics, partitions and brokers there are, agreed on through Raft.
+#![allow(clippy::result_large_err, reason = "the errors are openraft's")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,7 +49,13 @@ const PROPOSAL_LIMIT: Duration = Duration::from_secs(5);
 
 /// FNV-1a, as the released broker makes a Raft id from a node id.
 pub fn raft_id(node_id: &str) -> NodeId {
-    node_id.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    hash(node_id.as_bytes())
+}
+
+/// FNV-1a, 64 bits.
+pub(crate) fn hash(bytes: &[u8]) -> u64 {
+    let start = 0xcbf2_9ce4_8422_2325;
+    bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// The body of `/api/v1/propose`.

@@ -1,7 +1,9 @@
 //! Clusters inside one test, on a paused clock.
 #![allow(dead_code, reason = "each test uses a part")]
 
-use std::collections::BTreeMap;
+pub mod wire;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -12,17 +14,16 @@ use rivven_test_broker::{Addresses, Broker, Config, Resolver};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 /// How long a test waits for anything, in its own time.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-type Table = Arc<Mutex<BTreeMap<String, Addresses>>>;
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Brokers with their disks.
 pub struct Cluster {
     disks: TempDir,
-    table: Table,
+    pub links: Links,
     brokers: BTreeMap<String, Broker>,
     adjust: fn(&mut Config),
 }
@@ -33,7 +34,10 @@ impl Cluster {
     }
 
     pub fn adjusted(adjust: fn(&mut Config)) -> Self {
-        Self { disks: TempDir::new().unwrap(), table: Table::default(), brokers: BTreeMap::new(), adjust }
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_test_writer();
+        drop(log.try_init());
+        Self { disks: TempDir::new().unwrap(), links: Links::default(), brokers: BTreeMap::new(), adjust }
     }
 
     /// A formed cluster of brokers `b0`, `b1`, ….
@@ -68,21 +72,21 @@ impl Cluster {
     }
 
     pub async fn run(&mut self, config: Config) {
-        let table = Arc::clone(&self.table);
-        let resolver: Resolver = Arc::new(move |host, port| resolve(&table, host, port));
+        let (links, name) = (self.links.clone(), config.node_id.clone());
+        let resolver: Resolver = Arc::new(move |host, port| links.resolve(&name, host, port));
         let name = config.node_id.clone();
         let broker = Broker::start(config, resolver).await.unwrap();
-        self.table.lock().unwrap().insert(name.clone(), broker.addresses());
+        self.links.0.table.lock().unwrap().insert(name.clone(), broker.addresses());
         self.brokers.insert(name, broker);
     }
 
     pub async fn kill(&mut self, name: &str) {
-        self.table.lock().unwrap().remove(name);
+        self.links.0.table.lock().unwrap().remove(name);
         self.brokers.remove(name).unwrap().kill().await;
     }
 
     pub async fn stop(&mut self, name: &str) {
-        self.table.lock().unwrap().remove(name);
+        self.links.0.table.lock().unwrap().remove(name);
         self.brokers.remove(name).unwrap().stop().await;
     }
 
@@ -90,11 +94,6 @@ impl Cluster {
     pub fn wipe(&self, name: &str) {
         assert!(!self.brokers.contains_key(name));
         std::fs::remove_dir_all(self.disk(name)).unwrap();
-    }
-
-    /// Nobody finds the broker any more; connections that are open stay.
-    pub fn hide(&self, name: &str) {
-        self.table.lock().unwrap().remove(name);
     }
 
     pub fn addresses(&self, name: &str) -> Addresses {
@@ -157,16 +156,6 @@ pub fn member(name: &str) -> Value {
     json!({ "node_id": name, "addr": format!("http://{name}:9090") })
 }
 
-fn resolve(table: &Table, host: &str, port: u16) -> SocketAddr {
-    match (table.lock().unwrap().get(host), port) {
-        (Some(addresses), 9292) => addresses.client,
-        (Some(addresses), 9393) => addresses.cluster,
-        (Some(addresses), 9090) => addresses.api,
-        // Nothing listens on the discard port.
-        _ => SocketAddr::from(([127, 0, 0, 1], 9)),
-    }
-}
-
 /// Asks until there is an answer.
 pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let until = tokio::time::Instant::now() + PATIENCE;
@@ -192,4 +181,95 @@ pub async fn http(at: SocketAddr, method: &str, path: &str, token: Option<&str>,
     let Some((head, body)) = answer.split_once("\r\n\r\n") else { return (0, Value::Null) };
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     (status, serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned())))
+}
+
+/// The connections between brokers, each through a relay that can be cut.
+#[derive(Clone, Default)]
+pub struct Links(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    /// Where each running broker is.
+    table: Mutex<BTreeMap<String, Addresses>>,
+    relays: Mutex<BTreeMap<(String, String, u16), SocketAddr>>,
+    cut: watch::Sender<BTreeSet<(String, String, u16)>>,
+}
+
+pub const CLUSTER: u16 = 9393;
+pub const API: u16 = 9090;
+
+impl Links {
+    /// From now on one broker cannot reach a port of another.
+    pub fn cut(&self, from: &str, to: &str, port: u16) {
+        let link = (from.to_owned(), to.to_owned(), port);
+        self.0.cut.send_modify(|cut| {
+            cut.insert(link);
+        });
+    }
+
+    /// Cuts everything between two brokers.
+    pub fn part(&self, one: &str, other: &str) {
+        for port in [CLUSTER, API] {
+            self.cut(one, other, port);
+            self.cut(other, one, port);
+        }
+    }
+
+    pub fn heal(&self) {
+        self.0.cut.send_modify(BTreeSet::clear);
+    }
+
+    pub fn client_address(&self, name: &str) -> Option<SocketAddr> {
+        self.0.table.lock().unwrap().get(name).map(|addresses| addresses.client)
+    }
+
+    pub fn running(&self) -> Vec<String> {
+        self.0.table.lock().unwrap().keys().cloned().collect()
+    }
+
+    fn resolve(&self, from: &str, to: &str, port: u16) -> SocketAddr {
+        let link = (from.to_owned(), to.to_owned(), port);
+        *self.0.relays.lock().unwrap().entry(link.clone()).or_insert_with(|| {
+            let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let at = listener.local_addr().unwrap();
+            tokio::spawn(relay(self.clone(), TcpListener::from_std(listener).unwrap(), link));
+            at
+        })
+    }
+
+    fn target(&self, name: &str, port: u16) -> Option<SocketAddr> {
+        let table = self.0.table.lock().unwrap();
+        let addresses = table.get(name)?;
+        Some(if port == CLUSTER { addresses.cluster } else { addresses.api })
+    }
+}
+
+async fn relay(links: Links, listener: TcpListener, link: (String, String, u16)) {
+    loop {
+        let (mut near, _) = listener.accept().await.unwrap();
+        let (links, link) = (links.clone(), link.clone());
+        tokio::spawn(async move {
+            let mut cut = links.0.cut.subscribe();
+            let (Some(target), false) = (links.target(&link.1, link.2), cut.borrow().contains(&link)) else { return };
+            let Ok(mut far) = TcpStream::connect(target).await else { return };
+            near.set_nodelay(true).unwrap();
+            far.set_nodelay(true).unwrap();
+            tokio::select! {
+                _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+                _ = cut.wait_for(|cut| cut.contains(&link)) => {}
+            }
+        });
+    }
+}
+
+/// The command that makes a topic with given replicas of each partition.
+pub fn topic(name: &str, min_isr: u16, replicas: &[&[&str]]) -> Value {
+    json!({ "CreateTopic": {
+        "config": {
+            "name": name, "partitions": replicas.len(), "replication_factor": replicas[0].len(), "retention_ms": 1,
+            "segment_bytes": 1024, "min_isr": min_isr, "config": {},
+        },
+        "partition_assignments": replicas,
+    } })
 }

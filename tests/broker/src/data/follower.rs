@@ -1,7 +1,6 @@
 //! A follower: gets its log to agree with the leader's, then fetches.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::bail;
 use tokio::net::TcpStream;
@@ -58,9 +57,4 @@ async fn asked(stream: &mut TcpStream, following: &Following, what: What) -> any
     let Following { topic, partition, epoch, .. } = following.clone();
     send(stream, &Ask { topic, partition, epoch, what }).await?;
     receive(stream).await
-}
-
-/// How long a leader lets a follower wait that has everything.
-pub(super) fn fetch_wait(patience: Duration) -> Duration {
-    patience / 2
 }

@@ -53,7 +53,8 @@ impl Replicas {
     }
 }
 
-/// At most a third of the lag that is allowed, so that a follower that is there is heard of in time.
+/// How long a leader lets a follower wait that has everything: at most a third of the lag that is allowed, so that one
+/// that is there is heard of in time.
 fn patience(core: &Core) -> Duration {
     (lag(core) / 3).min(Duration::from_secs(1))
 }
@@ -203,7 +204,7 @@ async fn reply(core: &Core, replica: &Replica, epoch: u64, what: What) -> Result
     let mut changed = replica.watch();
     replica.note(&fetch)?;
     core.replicas.fetched.notify_one();
-    let until = Instant::now() + follower::fetch_wait(patience(core));
+    let until = Instant::now() + patience(core);
     let mut found = replica.news(&fetch, known, FETCH_BYTES)?;
     while found.is_none() && timeout_at(until, changed.changed()).await.is_ok() {
         found = replica.news(&fetch, known, FETCH_BYTES)?;

@@ -298,3 +298,117 @@ impl ClusterMetadata {
         self.topics.values_mut().flat_map(|topic| &mut topic.partitions).for_each(change);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn register(metadata: &mut ClusterMetadata, node: &str, disk: &str) {
+        let tags = [("disk".to_owned(), disk.to_owned())].into();
+        let at = String::new();
+        let info = NodeInfo {
+            id: node.to_owned(),
+            name: None,
+            rack: None,
+            client_addr: at.clone(),
+            cluster_addr: at,
+            version: String::new(),
+            tags,
+        };
+        metadata.apply(1, Command::RegisterNode { info });
+    }
+
+    fn id() -> PartitionId {
+        PartitionId { topic: "t".to_owned(), partition: 0 }
+    }
+
+    /// A topic on `a` and `b`, led by `a` in epoch 1.
+    fn two() -> ClusterMetadata {
+        let mut metadata = ClusterMetadata::default();
+        for node in ["a", "b", "c"] {
+            register(&mut metadata, node, "first");
+        }
+        let config = serde_json::json!({ "name": "t", "partitions": 1, "replication_factor": 2 });
+        let config = serde_json::from_value(config).unwrap();
+        let partition_assignments = vec![vec!["a".to_owned(), "b".to_owned()]];
+        let created = metadata.apply(2, Command::CreateTopic { config, partition_assignments });
+        assert_eq!(created, Outcome::TopicCreated { name: "t".to_owned(), partitions: 1 });
+        metadata
+    }
+
+    fn isr(nodes: &[&str], leader_epoch: u64, version: Option<u64>) -> Command {
+        let isr = nodes.iter().map(|&node| node.to_owned()).collect();
+        Command::UpdatePartitionIsr { partition: id(), isr, leader_epoch, version }
+    }
+
+    fn lead(leader: &str, epoch: u64) -> Command {
+        Command::UpdatePartitionLeader { partition: id(), leader: leader.to_owned(), epoch }
+    }
+
+    fn refused(outcome: &Outcome) -> bool {
+        matches!(outcome, Outcome::Error { .. })
+    }
+
+    #[test]
+    fn a_leader_of_an_earlier_epoch_changes_nothing() {
+        let mut metadata = two();
+        assert!(!refused(&metadata.apply(3, lead("b", 2))));
+        assert!(refused(&metadata.apply(4, isr(&["a"], 1, None))));
+        assert!(refused(&metadata.apply(5, lead("a", 2))));
+        assert!(refused(&metadata.apply(6, isr(&["a"], 2, None))), "without the leader");
+        assert_eq!(metadata.partition(&id()).unwrap().isr.len(), 2);
+        assert!(!refused(&metadata.apply(7, isr(&["b"], 2, None))));
+        assert!(refused(&metadata.apply(8, lead("a", 3))), "not in sync");
+    }
+
+    #[test]
+    fn a_proposal_that_was_overtaken_changes_nothing() {
+        let mut metadata = two();
+        let version = metadata.partition(&id()).unwrap().version;
+        assert!(!refused(&metadata.apply(3, isr(&["a"], 1, Some(version)))));
+        let version = version + 1;
+        // The follower's disk is another one since the leader looked.
+        register(&mut metadata, "b", "second");
+        assert!(refused(&metadata.apply(4, isr(&["a", "b"], 1, Some(version)))));
+        assert!(!refused(&metadata.apply(5, isr(&["a", "b"], 1, Some(version + 1)))));
+    }
+
+    #[test]
+    fn another_disk_is_not_in_sync() {
+        let mut metadata = two();
+        register(&mut metadata, "a", "second");
+        let partition = metadata.partition(&id()).unwrap().clone();
+        assert_eq!((partition.leader, partition.leader_epoch), (None, 2));
+        assert_eq!(partition.isr, ["b".to_owned()].into());
+        // The last one stays by name, but does not lead until its disk is back.
+        register(&mut metadata, "b", "second");
+        assert!(refused(&metadata.apply(3, lead("b", 9))));
+        register(&mut metadata, "b", "third");
+        register(&mut metadata, "b", "first");
+        assert!(!refused(&metadata.apply(4, lead("b", 9))));
+    }
+
+    #[test]
+    fn whoever_was_forgotten_comes_back_with_nothing() {
+        let mut metadata = two();
+        metadata.apply(3, Command::DeregisterNode { node_id: "a".to_owned() });
+        register(&mut metadata, "a", "second");
+        assert_eq!(metadata.partition(&id()).unwrap().isr, ["b".to_owned()].into());
+    }
+
+    #[test]
+    fn replicas_move_only_where_the_records_are() {
+        let mut metadata = two();
+        let reassign = |replicas: &[&str]| Command::ReassignPartition {
+            partition: id(),
+            replicas: replicas.iter().map(|&node| node.to_owned()).collect(),
+        };
+        assert!(refused(&metadata.apply(3, reassign(&["c"]))));
+        assert!(refused(&metadata.apply(4, reassign(&["a", "a"]))));
+        assert!(refused(&metadata.apply(5, reassign(&["a", "x"]))));
+        assert!(!refused(&metadata.apply(6, reassign(&["b", "c"]))));
+        let partition = metadata.partition(&id()).unwrap();
+        assert_eq!((partition.leader.as_deref(), partition.leader_epoch), (Some("b"), 2));
+        assert_eq!(partition.isr, ["b".to_owned()].into());
+    }
+}

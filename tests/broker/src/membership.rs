@@ -55,30 +55,31 @@ pub(crate) async fn run(core: Arc<Core>) {
     let mut metrics = core.metadata.raft.metrics();
     loop {
         let leader = metrics.borrow_and_update().current_leader;
+        let mut reported = true;
         if leader.is_some() && core.metadata.is_member(node_id) {
             if core.registered() {
-                report(&core).await;
+                reported = report(&core).await;
             } else if let Err(error) = core.metadata.propose(Command::RegisterNode { info: info(&core) }).await {
                 tracing::warn!("cannot register yet: {error:#}");
             }
         }
         let elsewhere = metrics.wait_for(|metrics| metrics.current_leader != leader);
-        // A new leader knows nobody yet.
+        // A new leader knows nobody yet, and one that was not reached may think that this broker is gone.
+        let pause = if reported { pause } else { pause / 5 };
         drop(tokio::time::timeout(pause, elsewhere).await);
     }
 }
 
-async fn report(core: &Core) {
+async fn report(core: &Core) -> bool {
     let node_id = core.config.node_id.clone();
     if core.metadata.leads() {
         core.sessions.seen(&node_id);
-    } else if let Some(leader) = core.metadata.leader_url() {
-        let limit = core.sessions.length() / 2;
-        let told = core.caller.post::<_, Value>(&leader, "/raft/heartbeat", &Heartbeat { node_id }, limit).await;
-        if let Err(error) = told {
-            tracing::debug!("heartbeat to {leader}: {error}");
-        }
+        return true;
     }
+    let Some(leader) = core.metadata.leader_url() else { return false };
+    let limit = core.sessions.length() / 2;
+    let told = core.caller.post::<_, Value>(&leader, "/raft/heartbeat", &Heartbeat { node_id }, limit).await;
+    told.inspect_err(|error| tracing::debug!("heartbeat to {leader}: {error}")).is_ok()
 }
 
 fn info(core: &Core) -> NodeInfo {

@@ -79,13 +79,17 @@ impl Links {
 
     /// Everything acknowledged in a partition, from its leader.
     pub async fn read_all(&self, topic: &str, partition: u32) -> Vec<MessageData> {
-        let bounds = || Request::GetOffsetBounds { topic: topic.to_owned(), partition };
-        let (leader, latest) = eventually("a leader", async || {
+        let read = async || {
             let leader = self.partition_leader(topic, partition).await?;
-            let Ok(Response::OffsetBounds { latest, .. }) = self.ask(&leader, bounds()).await else { return None };
-            Some((leader, latest))
-        })
-        .await;
+            self.read_from(&leader, topic, partition).await
+        };
+        eventually("all records", read).await
+    }
+
+    /// Everything acknowledged in a partition, from one broker if it leads.
+    pub async fn read_from(&self, name: &str, topic: &str, partition: u32) -> Option<Vec<MessageData>> {
+        let bounds = Request::GetOffsetBounds { topic: topic.to_owned(), partition };
+        let Ok(Response::OffsetBounds { latest, .. }) = self.ask(name, bounds).await else { return None };
         let mut all: Vec<MessageData> = Vec::new();
         while (all.len() as u64) < latest {
             let request = Request::Consume {
@@ -96,10 +100,13 @@ impl Links {
                 isolation_level: None,
                 max_wait_ms: None,
             };
-            let Ok(Response::Messages { messages }) = self.ask(&leader, request).await else { panic!("no records") };
+            let Ok(Response::Messages { messages }) = self.ask(name, request).await else { return None };
+            if messages.is_empty() {
+                return None;
+            }
             all.extend(messages);
         }
-        all
+        Some(all)
     }
 }
 

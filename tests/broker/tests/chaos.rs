@@ -51,8 +51,9 @@ async fn survives(seed: u64) {
     let mut dice = Dice(seed);
     let mut cluster = Cluster::formed(3, |_| {}).await;
     cluster.propose(topic("t", 2, &[ALL])).await;
-    let load = Load::start(&cluster.links, "t", 0);
-    load.progress().await;
+    // More than one, so that a leader that goes leaves records behind that were not acknowledged.
+    let loads = ["x", "y", "z"].map(|mark| Load::marked(&cluster.links, "t", 0, mark));
+    loads[0].progress().await;
     for step in 1..=25 {
         disturb(&mut cluster, &mut dice, step * 1000).await;
         tokio::time::sleep(Duration::from_millis(dice.roll(2500))).await;
@@ -63,13 +64,13 @@ async fn survives(seed: u64) {
             cluster.start(name).await;
         }
     }
-    load.progress().await;
+    loads[0].progress().await;
     let all_in_sync = async || {
         let partition = cluster.links.partition("b0", "t", 0).await?;
         (partition.isr.len() == 3).then_some(())
     };
     eventually("all in sync", all_in_sync).await;
-    let acknowledged = load.stop();
+    let acknowledged: Vec<_> = loads.into_iter().flat_map(Load::stop).collect();
     let last = acknowledged.iter().map(|(offset, _)| *offset).max().unwrap();
     // Every replica in turn shows what it holds. The controller may still take one for gone that was cut off.
     let mut epoch = 1_000_000;
@@ -90,7 +91,7 @@ async fn survives(seed: u64) {
 /// `BROKER_CHAOS_SEEDS=from..to` tries others than these.
 #[tokio::test(start_paused = true)]
 async fn no_acknowledged_record_is_lost() {
-    let seeds = std::env::var("BROKER_CHAOS_SEEDS").unwrap_or_else(|_| "0..4".to_owned());
+    let seeds = std::env::var("BROKER_CHAOS_SEEDS").unwrap_or_else(|_| "0..3".to_owned());
     let (from, to) = seeds.split_once("..").unwrap();
     for seed in from.parse::<u64>().unwrap()..to.parse().unwrap() {
         survives(seed).await;

@@ -154,10 +154,22 @@ async fn a_deposed_leader_acknowledges_nothing() {
         let refused = tokio::time::timeout(Duration::from_mins(1), stale).await.unwrap().unwrap().unwrap_err();
         assert!(refused.starts_with("NOT_LEADER_FOR_PARTITION: "), "{refused}");
         told(&cluster, victim, "all in sync", |partition| partition.isr.len() == 3).await;
-        let read = cluster.links.read_all("t", 0).await;
-        let values: Vec<_> = read.iter().map(|message| message.value.as_ref()).collect();
-        assert_eq!(values[0], b"before");
-        assert!(values[1..].iter().all(|value| *value == b"after"), "{values:?}");
+        // What it took then is gone from its disk, too.
+        let led = json!({ "UpdatePartitionLeader": {
+            "partition": { "topic": "t", "partition": 0 }, "leader": victim, "epoch": 99,
+        } });
+        eventually("led by it", async || {
+            let read = cluster.links.read_from(victim, "t", 0).await.filter(|read| read.len() > 1);
+            if read.is_none() {
+                cluster.propose(led.clone()).await;
+            }
+            let read = read?;
+            let values: Vec<_> = read.iter().map(|message| message.value.as_ref()).collect();
+            assert_eq!(values[0], b"before");
+            assert!(values[1..].iter().all(|value| *value == b"after"), "{values:?}");
+            Some(())
+        })
+        .await;
     }
 }
 

@@ -397,3 +397,154 @@ impl Progress {
         self.end_then = leader_end;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAG: Duration = Duration::from_secs(1);
+
+    struct Bench {
+        directory: tempfile::TempDir,
+        partition: Partition,
+    }
+
+    impl Bench {
+        /// A partition on `a` and `b`, led by `a` in epoch 1.
+        fn new(isr: &[&str]) -> Self {
+            let names = |nodes: &[&str]| nodes.iter().map(|&node| node.to_owned()).collect::<Vec<_>>();
+            let partition = Partition {
+                leader: Some("a".to_owned()),
+                leader_epoch: 1,
+                version: 1,
+                replicas: names(&["a", "b"]),
+                isr: names(isr).into_iter().collect(),
+                lost: BTreeMap::new(),
+            };
+            Self { directory: tempfile::tempdir().unwrap(), partition }
+        }
+
+        fn replica(&self, node: &str) -> Replica {
+            let id = PartitionId { topic: "t".to_owned(), partition: 0 };
+            let replica = Replica::open(id, node, &self.directory.path().join(node)).unwrap();
+            replica.apply(&self.partition, 1);
+            replica
+        }
+
+        fn lead(&mut self, node: &str) {
+            self.partition.leader = Some(node.to_owned());
+            self.partition.leader_epoch += 1;
+            self.partition.version += 1;
+        }
+    }
+
+    fn fetch(epoch: u64, version: u64, offset: u64) -> Fetch<'static> {
+        Fetch { node: "b", epoch, version, offset }
+    }
+
+    fn append(replica: &Replica, values: &[&str]) {
+        let entries = values.iter().map(|value| (None, value.as_bytes().to_vec())).collect();
+        replica.append(entries, 0).unwrap();
+    }
+
+    fn high_watermark(replica: &Replica) -> u64 {
+        replica.state().high_watermark
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_one_in_sync_replica_has_not_is_not_acknowledged() {
+        let bench = Bench::new(&["a", "b"]);
+        let leader = bench.replica("a");
+        append(&leader, &["one", "two"]);
+        assert_eq!(high_watermark(&leader), 0);
+        assert!(leader.acknowledged(1, 1).is_none());
+        leader.note(&fetch(1, 1, 1)).unwrap();
+        assert_eq!(high_watermark(&leader), 1);
+        assert!(leader.acknowledged(1, 1).unwrap().is_ok());
+        assert!(leader.acknowledged(1, 2).is_none());
+        for stale in [fetch(0, 1, 2), fetch(2, 1, 2), fetch(1, 1, 3)] {
+            assert!(leader.note(&stale).is_err());
+        }
+        assert_eq!(high_watermark(&leader), 1);
+        assert_eq!(leader.read(0, 9, 999).unwrap().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_joins_the_in_sync_set_has_everything() {
+        let mut bench = Bench::new(&["a"]);
+        let leader = bench.replica("a");
+        append(&leader, &["one", "two"]);
+        assert!(leader.propose(LAG).is_none());
+        leader.note(&fetch(1, 1, 1)).unwrap();
+        assert!(leader.propose(LAG).is_none(), "one record is missing");
+        leader.note(&fetch(1, 0, 2)).unwrap();
+        assert!(leader.propose(LAG).is_none(), "told before the metadata changed");
+        leader.note(&fetch(1, 1, 2)).unwrap();
+        assert!(leader.propose(LAG).is_some());
+        // From the proposal on it counts, for it may be in the set already.
+        append(&leader, &["three"]);
+        assert_eq!(high_watermark(&leader), 2);
+        bench.partition.isr.insert("b".to_owned());
+        bench.partition.version += 1;
+        leader.apply(&bench.partition, 1);
+        assert_eq!(high_watermark(&leader), 2);
+        leader.note(&fetch(1, 2, 3)).unwrap();
+        assert_eq!(high_watermark(&leader), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_leader_lets_nobody_join_before_its_own_end() {
+        let mut bench = Bench::new(&["a"]);
+        append(&bench.replica("a"), &["one", "two"]);
+        bench.partition.isr.insert("c".to_owned());
+        bench.partition.replicas.push("c".to_owned());
+        bench.lead("a");
+        let leader = bench.replica("a");
+        // It has not heard of `c`, so it does not know how much was acknowledged.
+        assert_eq!(high_watermark(&leader), 0);
+        leader.note(&fetch(2, 2, 1)).unwrap();
+        assert!(leader.propose(LAG).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lagging_replica_counts_until_it_is_agreed_that_it_does_not() {
+        let mut bench = Bench::new(&["a", "b"]);
+        let leader = bench.replica("a");
+        append(&leader, &["one"]);
+        leader.note(&fetch(1, 1, 0)).unwrap();
+        assert!(leader.propose(LAG).is_none());
+        tokio::time::advance(LAG * 2).await;
+        assert!(leader.propose(LAG).is_some());
+        assert!(leader.propose(LAG).is_some(), "again, for the first may be lost");
+        assert_eq!(high_watermark(&leader), 0);
+        bench.partition.isr.remove("b");
+        bench.partition.version += 1;
+        leader.apply(&bench.partition, 2);
+        assert_eq!(high_watermark(&leader), 1);
+        let too_few = leader.acknowledged(1, 1).unwrap();
+        assert!(matches!(too_few, Err(Refusal::NotEnoughReplicas(1, 2))));
+    }
+
+    /// Both took records that the other did not: the follower's go, and nothing else.
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_cuts_off_what_its_leader_does_not_have() {
+        let mut bench = Bench::new(&["a", "b"]);
+        let (a, b) = (bench.replica("a"), bench.replica("b"));
+        append(&a, &["both"]);
+        b.follow(1, 0, &a.state().log.read(0, 1, 9, 999).unwrap()).unwrap();
+        append(&a, &["only a", "only a"]);
+        bench.lead("b");
+        b.apply(&bench.partition, 1);
+        append(&b, &["only b"]);
+        a.apply(&bench.partition, 1);
+        assert!(matches!(a.acknowledged(1, 2), Some(Err(Refusal::NotLeader))));
+        assert!(a.follow(1, 0, &[]).is_err(), "of an epoch that is over");
+        let last = a.last_epoch().unwrap();
+        let (found, end) = b.end_of(2, last).unwrap();
+        assert!(a.cut(2, last, found, end).unwrap());
+        assert_eq!(a.position().0, 1);
+        a.follow(2, 0, &b.state().log.read(1, 2, 9, 999).unwrap()).unwrap();
+        let logs = [&a, &b].map(|replica| replica.state().log.read(0, 9, 9, 999).unwrap());
+        assert_eq!(logs[0], logs[1]);
+    }
+}

@@ -118,11 +118,16 @@ pub struct Load {
 
 impl Load {
     pub fn start(links: &Links, topic: &str, partition: u32) -> Self {
+        Self::marked(links, topic, partition, "v")
+    }
+
+    /// A load whose records differ from those of others.
+    pub fn marked(links: &Links, topic: &str, partition: u32, mark: &'static str) -> Self {
         let acknowledged: Arc<Mutex<Vec<(u64, String)>>> = Arc::default();
         let (links, topic, account) = (links.clone(), topic.to_owned(), Arc::clone(&acknowledged));
         let task = tokio::spawn(async move {
             for number in 0.. {
-                let value = format!("{topic}-{partition}-{number}");
+                let value = format!("{mark}-{partition}-{number}");
                 match links.publish(&topic, partition, value.as_bytes()).await {
                     Ok(offset) => account.lock().unwrap().push((offset, value)),
                     Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -153,7 +158,8 @@ impl Load {
 /// How many acknowledged records are not where they were said to be.
 pub fn missing(acknowledged: &[(u64, String)], read: &[MessageData]) -> usize {
     let there = |offset: u64, value: &str| {
-        read.iter().any(|message| message.offset == offset && message.value == value.as_bytes())
+        let found = usize::try_from(offset).ok().and_then(|index| read.get(index));
+        found.is_some_and(|message| message.offset == offset && message.value == value.as_bytes())
     };
     acknowledged.iter().filter(|(offset, value)| !there(*offset, value)).count()
 }

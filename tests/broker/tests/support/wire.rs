@@ -132,7 +132,7 @@ impl Load {
                     Ok(offset) => account.lock().unwrap().push((offset, value)),
                     Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
                 }
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                tokio::time::sleep(Duration::from_millis(25)).await;
             }
         });
         Self { task, acknowledged }

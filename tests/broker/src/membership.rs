@@ -55,14 +55,16 @@ pub(crate) async fn run(core: Arc<Core>) {
     let mut metrics = core.metadata.raft.metrics();
     loop {
         let leader = metrics.borrow_and_update().current_leader;
-        let mut reported = true;
-        if leader.is_some() && core.metadata.is_member(node_id) {
-            if core.registered() {
-                reported = report(&core).await;
-            } else if let Err(error) = core.metadata.propose(Command::RegisterNode { info: info(&core) }).await {
-                tracing::warn!("cannot register yet: {error:#}");
-            }
-        }
+        let member = leader.is_some() && core.metadata.is_member(node_id);
+        let reported = if member && core.registered() {
+            report(&core).await
+        } else if member {
+            let registered = core.metadata.propose(Command::RegisterNode { info: info(&core) }).await;
+            drop(registered.inspect_err(|error| tracing::warn!("cannot register yet: {error:#}")));
+            false
+        } else {
+            true
+        };
         let elsewhere = metrics.wait_for(|metrics| metrics.current_leader != leader);
         // A new leader knows nobody yet, and one that was not reached may think that this broker is gone.
         let pause = if reported { pause } else { pause / 5 };

@@ -105,14 +105,13 @@ async fn formed_once_although_the_operator_is_killed_on_the_way() -> Result<()> 
         place.clustered("x", json!({ "storage": { "reclaimPolicy": "Delete" } })).await?;
         let (pods, clusters) = (place.api::<Pod>(), place.api::<RivvenCluster>());
         wait::until(moment, || async {
-            let reached = match moment {
-                "brokers start" => pods.list(&ListParams::default()).await?.items.len() == 3,
-                _ => {
-                    let status = clusters.get("x").await?.status;
-                    let reason = status.as_ref().and_then(|status| status.reason.as_deref());
-                    let phase = status.as_ref().and_then(|status| status.phase);
-                    reason == Some("Forming") || phase == Some(Phase::Ready)
-                }
+            let reached = if moment == "brokers start" {
+                pods.list(&ListParams::default()).await?.items.len() == 3
+            } else {
+                let status = clusters.get("x").await?.status;
+                let reason = status.as_ref().and_then(|status| status.reason.as_deref());
+                let phase = status.as_ref().and_then(|status| status.phase);
+                reason == Some("Forming") || phase == Some(Phase::Ready)
             };
             Ok(reached.then_some(()))
         })

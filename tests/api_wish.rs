@@ -153,7 +153,7 @@ fn any_topic_comes_through() {
                 deletion: None,
                 finalizer: true,
                 wish,
-                cluster: topic::Cluster::Ready { uid: "u".to_owned(), replicates: true, brokers: 3, acls: true },
+                cluster: topic::Cluster::Ready { uid: "u".to_owned(), replicates: true, brokers: 1000, acls: true },
                 mark: None,
                 adopt: false,
                 older: None,

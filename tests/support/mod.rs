@@ -133,7 +133,9 @@ impl<B: Served> World<B> {
             }
             // Who leads is the brokers' own choice.
             if let Some(brokers) = object.pointer_mut("/status/brokers").and_then(Value::as_array_mut) {
-                brokers.iter_mut().for_each(|broker| broker["leader"] = Value::Null);
+                for broker in brokers {
+                    broker["leader"] = Value::Null;
+                }
             }
         }
         for (name, topic) in self.fleet.topics() {

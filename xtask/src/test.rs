@@ -33,7 +33,13 @@ const PARTS: &[Part] = &[
     ("licences and dependencies", dependencies),
     ("generated files", || generate::run(true).map(|()| ONE)),
     ("tests without a cluster", || {
-        count(cargo(&["test", "--workspace", "--exclude", "rivven-e2e", "--locked", "--no-fail-fast"]))
+        let others = ["--exclude", "rivven-e2e", "--exclude", "rivven-conformance"];
+        count(cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]).args(others))
+    }),
+    ("what a broker must answer", || {
+        let broker = tools::broker()?;
+        let tests = cargo(&["test", "--package", "rivven-conformance", "--locked", "--no-fail-fast"]);
+        count(tests.env("RIVVEN_RELEASED_BROKER", broker))
     }),
     ("chart", chart),
     ("end to end", || {

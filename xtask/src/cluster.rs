@@ -75,16 +75,19 @@ impl Cluster {
         })
     }
 
-    /// The cluster with the images of the broker and of the operator; started if it is not up.
+    /// The cluster with the images of the brokers and of the operator; started if it is not up.
     pub(crate) fn up_with_images(self) -> Result<()> {
-        let (broker, operator, test_broker) = (tools::broker()?, tools::operator()?, tools::test_broker()?);
+        let (broker, operator) = (tools::broker()?, tools::operator()?);
+        let test_broker = if self == Self::Test { Some(tools::test_broker()?) } else { None };
         if self.is_up() {
             println!("==> cluster {} is up already", self.name());
         } else {
             self.up()?;
         }
         images::load(self, &images::broker(), "/app", &broker)?;
-        images::load(self, &images::test_broker(), "/app", &test_broker)?;
+        if let Some(binary) = test_broker {
+            images::load(self, &images::test_broker(), "/app", &binary)?;
+        }
         images::load(self, &images::operator(), "/rivven-operator", &operator)
     }
 

@@ -388,8 +388,14 @@ pub async fn stateful_sets(client: &Client, namespace: &str) -> Result<()> {
         ensure!(*is == should, "{what}: {is}");
     }
     let mut same = object::<StatefulSet>(stateful_set("frozen", 0, "image:1"))?;
-    same.metadata.resource_version = made.resource_version();
-    let written = sets.replace("frozen", &create(), &same).await?;
+    // A real control plane writes the status of the set meanwhile.
+    let written = loop {
+        same.metadata.resource_version = sets.get("frozen").await?.resource_version();
+        match sets.replace("frozen", &create(), &same).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            written => break written?,
+        }
+    };
     ensure!(written.metadata.generation == made.metadata.generation, "writing the same form again changed the spec");
     let patch = |patch: Value| {
         let sets = sets.clone();

@@ -73,7 +73,13 @@ impl Observer {
         }
 
         let replicas = in_force.as_ref().map_or(cluster.spec.replicas, |spec| spec.replicas);
-        let brokers = self.brokers_of(&namespace, &name, &uid, replicas).await;
+        let mut brokers = self.brokers_of(&namespace, &name, &uid, replicas).await;
+        if finalizer && in_force.is_some() && deletion.is_none() && ours.is_none() {
+            // A StatefulSet takes any claim of the needed name, so each is looked for before there is one.
+            for broker in brokers.iter_mut().filter(|broker| broker.ordinal < replicas && broker.claim.is_none()) {
+                broker.claim = self.unwatched_claim(&namespace, &names::claim(&name, broker.ordinal), &uid).await?;
+            }
+        }
         let stateful_set = ours.map(stateful_set);
         let partitions = if capabilities.partition_metadata {
             self.partitions_of(&namespace, &name, stateful_set.as_ref(), &brokers).await

@@ -366,13 +366,17 @@ fn partitions_of(
 ) -> impl Iterator<Item = Partition> {
     let name: Arc<str> = topic.name.as_str().into();
     let broker = |node: &String| ordinal(node).unwrap_or(ELSEWHERE);
-    topic.partitions.iter().map(move |partition| Partition {
-        topic: Arc::clone(&name),
-        id: partition.partition,
-        leader: partition.leader.as_ref().filter(|_| !partition.offline).map(broker),
-        replicas: partition.replicas.iter().collect::<BTreeSet<_>>().into_iter().map(broker).collect(),
-        in_sync: partition.isr.iter().map(broker).collect(),
-        min_in_sync,
+    topic.partitions.iter().map(move |partition| {
+        let replicas: BTreeSet<&String> = partition.replicas.iter().collect();
+        let in_sync = replicas.iter().filter(|node| partition.isr.contains(node)).map(|node| broker(node)).collect();
+        Partition {
+            topic: Arc::clone(&name),
+            id: partition.partition,
+            leader: partition.leader.as_ref().filter(|_| !partition.offline).map(broker),
+            replicas: replicas.into_iter().map(broker).collect(),
+            in_sync,
+            min_in_sync,
+        }
     })
 }
 

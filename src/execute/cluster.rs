@@ -33,7 +33,9 @@ impl Executor {
             Step::RemoveFinalizer => self.set_finalizer(cluster, false).await.map(|()| "finalizer removed".to_owned()),
             Step::Apply(object) => self.apply(sight, *object).await,
             Step::AdoptVolume { claim, uid } => {
-                let labels = json!({ names::CLUSTER_UID: cluster.uid(), names::CLUSTER: name });
+                // All labels: the watches see it by them.
+                let mut labels = json!(names::labels(&name));
+                labels[names::CLUSTER_UID] = json!(cluster.uid());
                 let patch = json!({ "metadata": { "uid": uid, "labels": labels } });
                 let api = Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), &namespace);
                 api.patch(claim, &PatchParams::default(), &Patch::Merge(patch)).await?;

@@ -85,7 +85,13 @@ impl Observer {
         let stateful_set = ours.map(stateful_set);
         let place = Place { namespace: &namespace, cluster: &name, uid: &uid };
         let wanted = stateful_set.as_ref().and_then(|set| set.update_revision.as_deref());
-        let brokers = self.brokers_of(&place, replicas, wanted, capabilities, token.as_ref()).await;
+        let mut brokers = self.brokers_of(&place, replicas, wanted, capabilities, token.as_ref()).await;
+        if finalizer && in_force.is_some() && deletion.is_none() && ours.is_none() {
+            // A StatefulSet takes any claim of the needed name, so each is looked for before there is one.
+            for broker in brokers.iter_mut().filter(|broker| broker.ordinal < replicas && broker.claim.is_none()) {
+                broker.claim = self.unwatched_claim(&namespace, &names::claim(&name, broker.ordinal), &uid).await?;
+            }
+        }
         let capabilities = as_reported(capabilities, in_force.as_ref(), &brokers);
         let partitions = if capabilities.partition_metadata {
             self.partitions_of(&place, wanted, &brokers).await

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
 use kube::api::DynamicObject;
 use kube::{Api, Resource};
-use rivven_fsm::cluster::{Object, Presence};
+use rivven_fsm::cluster::{Claim, Object, Presence};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{ObserveError, Observer, SeenSecret, compare};
+use super::{ObserveError, Observer, SeenSecret, compare, pod};
 use crate::broker::Token;
 use crate::names;
 
@@ -77,6 +77,17 @@ impl Observer {
             Ok(None) => (Presence::Missing, None),
             Err(error) => (Presence::Unknown { why: error.to_string() }, None),
         }
+    }
+
+    /// A claim that the watches do not see, as it does not carry our labels.
+    pub(super) async fn unwatched_claim(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+    ) -> Result<Option<Claim>, ObserveError> {
+        let api = Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), namespace);
+        Ok(api.get_opt(name).await?.map(|claim| pod::claim(&claim, uid)))
     }
 
     /// Whether a Secret that a spec refers to is there. `None`: could not be found out.

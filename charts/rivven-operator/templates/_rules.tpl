@@ -31,10 +31,11 @@ What has a controller owner is deleted by the garbage collector, so most kinds n
 - apiGroups: [""]
   resources: [pods/eviction]
   verbs: [create]
-# patch: growing. delete: the volume of a broker that has left for good.
+# get: one of a needed name that carries no label of ours. patch: growing. delete: the volume of a broker that has left
+# for good.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [list, watch, patch, delete]
+  verbs: [get, list, watch, patch, delete]
 # Only those that a spec names are read; create is for the operator's own. Neither list nor watch.
 - apiGroups: [""]
   resources: [secrets]

@@ -36,7 +36,7 @@ pub struct Partition {
     pub leader: Option<u32>,
     /// Who should hold it, each once.
     pub replicas: Vec<u32>,
-    /// Who of them holds every acknowledged record.
+    /// Who of them holds every acknowledged record, each once.
     pub in_sync: Vec<u32>,
     /// `min.insync.replicas`: with fewer in sync, writes are refused.
     pub min_in_sync: u32,
@@ -54,9 +54,11 @@ impl Partition {
         self.replicas.len() > self.min_in_sync as usize
     }
 
-    /// A replica that is not in sync, if there is one.
-    pub fn behind(&self) -> Option<u32> {
-        self.replicas.iter().copied().find(|replica| !self.in_sync.contains(replica))
+    /// Whether a replica is not in sync, that of the broker `but` left out.
+    pub fn is_behind(&self, but: Option<u32>) -> bool {
+        // Nearly always all are, and there are thousands of partitions.
+        self.in_sync.len() < self.replicas.len()
+            && self.replicas.iter().any(|replica| Some(*replica) != but && !self.in_sync.contains(replica))
     }
 }
 
@@ -75,11 +77,11 @@ impl Partitions {
         if let Self::Unknown { why } = self {
             return blocked(Reason::PartitionsUnknown, format!("the state of the partitions is not known: {why}"));
         }
-        let offline = self.matching(|partition| partition.leader.is_none());
+        let mut behind = self.matching(|partition| partition.leader.is_none() || partition.is_behind(None));
+        let offline: Vec<&Partition> = behind.extract_if(.., |partition| partition.leader.is_none()).collect();
         if !offline.is_empty() {
             return blocked(Reason::PartitionOffline, format!("no broker leads {}", some(&offline)));
         }
-        let behind = self.matching(|partition| partition.behind().is_some());
         if behind.is_empty() {
             return None;
         }
@@ -88,7 +90,7 @@ impl Partitions {
 
     /// What is out of service while the broker restarts, because no other replica may stand in. Empty if nothing is.
     pub fn out_of_service_without(&self, ordinal: u32) -> String {
-        let lost = self.matching(|p| p.replicas.contains(&ordinal) && !p.can_spare_one());
+        let lost = self.matching(|p| !p.can_spare_one() && p.replicas.contains(&ordinal));
         if lost.is_empty() { String::new() } else { some(&lost) }
     }
 }
@@ -122,7 +124,6 @@ pub(super) fn others_behind(observed: &Observation) -> Option<String> {
     if rollout::is_known_down(broker) {
         return None;
     }
-    let others = |p: &Partition| p.replicas.iter().any(|r| *r != broker.ordinal && !p.in_sync.contains(r));
-    let behind = observed.partitions.matching(others);
+    let behind = observed.partitions.matching(|p| p.is_behind(Some(broker.ordinal)));
     (!behind.is_empty()).then(|| format!("replicas are catching up in {}", some(&behind)))
 }

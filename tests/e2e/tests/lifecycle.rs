@@ -196,6 +196,23 @@ async fn what_is_not_the_operators_is_never_touched() -> Result<()> {
     let after = maps.get("rivven-mine-config").await?;
     ensure!(after.resource_version() == made.resource_version(), "the foreign object was neither written nor deleted");
     maps.delete("rivven-mine-config", &DeleteParams::default()).await?;
+
+    // A StatefulSet would take any claim of the needed name, labels or none: it is not even created.
+    let foreign = json!({
+        "metadata": { "name": "data-rivven-mine-0" },
+        "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "320Mi" } } },
+    });
+    let claims = place.api::<PersistentVolumeClaim>();
+    claims.create(&PostParams::default(), &serde_json::from_value(foreign)?).await?;
+    place.cluster("mine", json!({ "storage": { "reclaimPolicy": "Delete" } })).await?;
+    wait::until("StaleVolume", || async {
+        let cluster = place.api::<RivvenCluster>().get("mine").await?;
+        Ok((cluster.status.and_then(|s| s.reason).as_deref() == Some("StaleVolume")).then_some(()))
+    })
+    .await?;
+    ensure!(place.api::<StatefulSet>().list(&ListParams::default()).await?.items.is_empty(), "no broker on it");
+    place.delete_cluster("mine").await?;
+    ensure!(claims.get_opt("data-rivven-mine-0").await?.is_some(), "and it is not deleted either");
     place.done().await
 }
 

@@ -33,7 +33,9 @@ const PARTS: &[Part] = &[
     ("licences and dependencies", dependencies),
     ("generated files", || generate::run(true).map(|()| ONE)),
     ("tests without a cluster", || {
-        count(cargo(&["test", "--workspace", "--exclude", "rivven-e2e", "--locked", "--no-fail-fast"]))
+        // The proofs say how many states and cases they went through.
+        let tests = cargo(&["test", "--workspace", "--exclude", "rivven-e2e", "--locked", "--no-fail-fast"]);
+        count(tests.args(["--", "--show-output"]))
     }),
     ("chart", chart),
     ("end to end", || {

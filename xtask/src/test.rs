@@ -33,7 +33,8 @@ const PARTS: &[Part] = &[
     ("licences and dependencies", dependencies),
     ("generated files", || generate::run(true).map(|()| ONE)),
     ("tests without a cluster", || {
-        let others = ["--exclude", "rivven-e2e", "--exclude", "rivven-conformance"];
+        // The proofs say how many states and cases they went through.
+        let others = ["--exclude", "rivven-e2e", "--exclude", "rivven-conformance", "--", "--show-output"];
         count(cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]).args(others))
     }),
     ("what a broker must answer", || {

@@ -37,8 +37,8 @@ impl Drop for Door {
 }
 
 impl Place {
-    /// Opens a door to the client port of a broker. While its pod is away, connections end at once.
-    pub async fn door(&self, pod: &str) -> Result<Door> {
+    /// Opens a door to a port of a broker. While its pod is away, connections end at once.
+    pub async fn door(&self, pod: &str, port: u16) -> Result<Door> {
         let (pods, pod): (Api<Pod>, _) = (self.api(), pod.to_owned());
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
@@ -46,8 +46,8 @@ impl Place {
             while let Ok((mut near, _)) = listener.accept().await {
                 let (pods, pod) = (pods.clone(), pod.clone());
                 tokio::spawn(async move {
-                    let Ok(mut forwarder) = pods.portforward(&pod, &[9292]).await else { return };
-                    if let Some(mut far) = forwarder.take_stream(9292) {
+                    let Ok(mut forwarder) = pods.portforward(&pod, &[port]).await else { return };
+                    if let Some(mut far) = forwarder.take_stream(port) {
                         let _ = copy_bidirectional(&mut near, &mut far).await;
                     }
                 });

@@ -3,5 +3,6 @@
 
 mod checks;
 mod load;
+mod loss;
 mod released;
 mod support;

@@ -172,20 +172,20 @@ pub(super) async fn delete(core: &Core, topic: String, before: Vec<(u32, u64)>) 
     let mut results = Vec::new();
     for (partition, offset) in before {
         let id = PartitionId { topic: topic.clone(), partition };
-        let deleted = if found.partitions.get(partition as usize).is_none() {
+        let hidden = if found.partitions.get(partition as usize).is_none() {
             Err(format!("UNKNOWN_TOPIC_OR_PARTITION: Partition {partition} not found"))
         } else {
-            match led(core, found, &id).await.map(|replica| replica.hide(offset)) {
-                Ok(Err(refusal)) => Err(explain(core, &id, refusal)),
-                Ok(Ok(latest)) if offset > latest => {
-                    Err(format!("OFFSET_OUT_OF_RANGE: Target offset {offset} exceeds latest offset {latest}"))
-                }
-                Ok(Ok(_)) => Ok(offset),
-                Err(refusal) => Err(refusal),
-            }
+            let replica = led(core, found, &id).await;
+            replica.and_then(|replica| replica.hide(offset).map_err(|refusal| explain(core, &id, refusal)))
         };
-        let low_watermark = deleted.clone().unwrap_or_default();
-        results.push(DeleteRecordsResult { partition, low_watermark, error: deleted.err() });
+        let (low_watermark, error) = match hidden {
+            Ok((low, latest)) if offset > latest => {
+                (low, Some(format!("OFFSET_OUT_OF_RANGE: Target offset {offset} exceeds latest offset {latest}")))
+            }
+            Ok(_) => (offset, None),
+            Err(refusal) => (0, Some(refusal)),
+        };
+        results.push(DeleteRecordsResult { partition, low_watermark, error });
     }
     Ok(Response::RecordsDeleted { topic, results })
 }

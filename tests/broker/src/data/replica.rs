@@ -230,13 +230,13 @@ impl Replica {
         Ok(None)
     }
 
-    /// Hides the records before an offset, if it is not above the latest one, which it returns.
-    pub(crate) fn hide(&self, before: u64) -> Result<u64, Refusal> {
+    /// Hides the records before an offset, if there is such a one, and tells the bounds.
+    pub(crate) fn hide(&self, before: u64) -> Result<(u64, u64), Refusal> {
         let (hidden, latest) = self.bounds()?;
         if before <= latest {
             self.state().hidden = hidden.max(before);
         }
-        Ok(latest)
+        self.bounds()
     }
 
     /// Waits until there is an acknowledged record at an offset, or the replica leads no more.

@@ -50,8 +50,8 @@ async fn route(core: &Core, request: Request<Incoming>) -> Answer {
     if let (&Method::GET, Some(answer)) = (&method, public(core, &path)) {
         return answer;
     }
-    if !authorized(core, &request) {
-        return answer(StatusCode::UNAUTHORIZED, "text/plain", "Unauthorized");
+    if let Err(refusal) = authorized(core, &request) {
+        return answer(StatusCode::UNAUTHORIZED, "text/plain", refusal);
     }
     let body = match http::body(request).await {
         Ok(body) => body,
@@ -76,10 +76,11 @@ async fn route(core: &Core, request: Request<Incoming>) -> Answer {
     done.unwrap_or_else(|refusal| refusal)
 }
 
-fn authorized(core: &Core, request: &Request<Incoming>) -> bool {
+fn authorized(core: &Core, request: &Request<Incoming>) -> Result<(), &'static str> {
     let given = request.headers().get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    let token = core.config.cluster_auth_token.as_deref();
-    given.zip(token).is_some_and(|(given, token)| http::same_secret(given, token.as_bytes()))
+    let given = given.ok_or("Missing Authorization: Bearer <token>")?;
+    let token = core.config.cluster_auth_token.as_deref().unwrap_or_default();
+    http::same_secret(given, token.as_bytes()).then_some(()).ok_or("Invalid cluster token")
 }
 
 /// What is answered without a token.
@@ -105,7 +106,8 @@ fn health(core: &Core) -> Answer {
         "node_id_str": core.config.node_id,
         "is_leader": core.metadata.leads(),
         "leader_id": leader_id,
-        "cluster_mode": core.config.mode == Mode::Cluster,
+        // As released: true on a follower that knows its leader, and nowhere else.
+        "cluster_mode": leader_id.is_some_and(|leader| leader != core.metadata.id),
     });
     reply(answered, &body)
 }
@@ -200,16 +202,17 @@ async fn bootstrap(core: &Core, body: &Bytes) -> Result<Answer, Answer> {
     let answered = |code, success, message: String, leader_id| {
         reply(code, &json!({ "success": success, "message": message, "leader_id": leader_id }))
     };
-    if core.config.mode == Mode::Standalone {
-        // The released broker does nothing here either, and says so in the same way.
-        return Ok(answered(StatusCode::OK, true, "Standalone".to_owned(), Some(core.metadata.id)));
-    }
     let members: BTreeMap<NodeId, BasicNode> =
         request.members.iter().map(|member| (raft_id(&member.node_id), BasicNode::new(&member.addr))).collect();
     if members.len() != request.members.len() {
         return Ok(answered(StatusCode::BAD_REQUEST, false, "Node ID hash collision".to_owned(), None));
     }
-    Ok(match core.metadata.bootstrap(members).await {
+    // Standalone there is nothing to do, and the released broker answers as if it were done.
+    let done = match core.config.mode {
+        Mode::Standalone => Ok(()),
+        Mode::Cluster => core.metadata.bootstrap(members).await,
+    };
+    Ok(match done {
         Ok(()) => {
             let leader = core.metadata.metrics().current_leader;
             answered(StatusCode::OK, true, "Cluster bootstrapped successfully".to_owned(), leader)
@@ -333,16 +336,15 @@ async fn trigger_election(core: &Core) -> Answer {
 
 async fn propose(core: &Core, body: &Bytes) -> Result<Answer, Answer> {
     let proposal: Proposal = read(body)?;
-    if !core.metadata.leads() {
-        return Err(not_leader());
-    }
-    let answered =
-        |code, success, response, error| reply(code, &ProposalAnswer { success, response, error, redirect_to: None });
-    match core.metadata.propose_here(proposal.command).await {
-        Ok(outcome) => Ok(answered(StatusCode::OK, true, Some(outcome), None)),
-        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Err(not_leader()),
-        Err(error) => Ok(answered(StatusCode::INTERNAL_SERVER_ERROR, false, None, Some(error.to_string()))),
-    }
+    // Raft itself refuses where it does not lead, and knows who does.
+    let (status, response, error, redirect_to) = match core.metadata.propose_here(proposal.command).await {
+        Ok(outcome) => (StatusCode::OK, Some(outcome), None, None),
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(leader))) => {
+            (StatusCode::TEMPORARY_REDIRECT, None, Some("Not leader".to_owned()), leader.leader_id)
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, None, Some(error.to_string()), None),
+    };
+    Ok(reply(status, &ProposalAnswer { success: status == StatusCode::OK, response, error, redirect_to }))
 }
 
 fn heartbeat(core: &Core, body: &Bytes) -> Result<Answer, Answer> {

@@ -18,6 +18,7 @@ use crate::data::{self, Replicas};
 use crate::http::{Caller, Names, Resolver};
 use crate::membership::{self, Sessions};
 use crate::metadata::Metadata;
+use crate::metadata::state::ClusterMetadata;
 use crate::{admin, client, controller};
 
 /// How long open connections may take to finish what they do when the broker is stopped.
@@ -52,8 +53,16 @@ impl Core {
     /// Whether the metadata applied here include the start of this run, and so everything from before it. Until then
     /// nothing may rest on them: who was the leader once need not be it now.
     pub(crate) fn registered(&self) -> bool {
-        let metadata = self.metadata.now();
+        self.registered_in(&self.metadata.now())
+    }
+
+    fn registered_in(&self, metadata: &ClusterMetadata) -> bool {
         metadata.nodes.get(&self.config.node_id).is_some_and(|node| node.incarnation() == self.incarnation)
+    }
+
+    /// Waits for that, but not for ever.
+    pub(crate) async fn until_registered(&self) {
+        self.metadata.until(|metadata| self.registered_in(metadata)).await;
     }
 }
 
@@ -107,9 +116,6 @@ impl Broker {
             replicas: Replicas::default(),
             stopping,
         });
-        let mut servers = JoinSet::new();
-        servers.spawn(serve(Arc::clone(&core), api, admin::connection));
-        servers.spawn(serve(Arc::clone(&core), clients, client::connection));
         let mut agents = JoinSet::new();
         // Not among the servers: until the last record is acknowledged, followers have to be served.
         agents.spawn(serve(Arc::clone(&core), cluster, data::connection));
@@ -117,6 +123,13 @@ impl Broker {
         agents.spawn(data::keep_in_sync(Arc::clone(&core)));
         agents.spawn(membership::run(Arc::clone(&core)));
         agents.spawn(controller::run(Arc::clone(&core)));
+        if core.config.mode == Mode::Standalone {
+            // As the released broker, which opens no port before it has recovered.
+            core.until_registered().await;
+        }
+        let mut servers = JoinSet::new();
+        servers.spawn(serve(Arc::clone(&core), api, admin::connection));
+        servers.spawn(serve(Arc::clone(&core), clients, client::connection));
         Ok(Self { core, addresses, stop, servers, agents })
     }
 

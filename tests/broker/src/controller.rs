@@ -29,7 +29,7 @@ pub(crate) async fn run(core: Arc<Core>) {
 async fn elect(core: &Core) {
     let there = |node: &str| core.sessions.alive(node) && core.metadata.is_member(node);
     let now = core.metadata.now();
-    let commands = now.partitions().filter_map(|(id, _, partition)| successor(id, partition, there));
+    let commands = now.partitions().flat_map(|(id, _, partition)| succession(id, partition, there));
     for command in commands {
         let epoch_checked = core.metadata.propose_here(command);
         // Without a quorum this hangs; what was decided is then out of date.
@@ -41,16 +41,23 @@ async fn elect(core: &Core) {
     }
 }
 
-/// What has to change for a partition, if anything.
-fn successor(id: PartitionId, partition: &Partition, there: impl Fn(&str) -> bool) -> Option<Command> {
+/// What has to change for a partition, if anything. Whoever is known to be gone leaves the in-sync set as well: the new
+/// leader would wait for it as long as for any follower that is late.
+fn succession(id: PartitionId, partition: &Partition, there: impl Fn(&str) -> bool) -> Vec<Command> {
     if partition.leader.as_deref().is_some_and(&there) {
-        return None;
+        return Vec::new();
     }
     let epoch = partition.leader_epoch + 1;
     let heir = partition.replicas.iter().find(|node| partition.may_lead(node) && there(node));
     match (heir, &partition.leader) {
-        (Some(heir), _) => Some(Command::UpdatePartitionLeader { partition: id, leader: heir.clone(), epoch }),
-        (None, Some(_)) => Some(Command::TakePartitionOffline { partition: id, epoch }),
-        (None, None) => None,
+        (Some(heir), _) => {
+            let isr = partition.isr.iter().filter(|node| there(node)).cloned().collect();
+            // Only if nothing happened but this change of the leader.
+            let version = Some(partition.version + 1);
+            let lead = Command::UpdatePartitionLeader { partition: id.clone(), leader: heir.clone(), epoch };
+            vec![lead, Command::UpdatePartitionIsr { partition: id, isr, leader_epoch: epoch, version }]
+        }
+        (None, Some(_)) => vec![Command::TakePartitionOffline { partition: id, epoch }],
+        (None, None) => Vec::new(),
     }
 }

@@ -18,7 +18,9 @@ mod controller;
 mod data;
 mod http;
 mod membership;
+mod program;
 
 pub use broker::{Addresses, Broker};
 pub use config::Config;
 pub use http::Resolver;
+pub use program::program;

@@ -36,10 +36,12 @@ impl Sessions {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(node.to_owned(), Instant::now());
     }
 
-    /// A broker that was never asked for before is given the time to report.
+    /// A broker that was never asked for before is given half the time: to a new leader all report at once.
     pub(crate) fn alive(&self, node: &str) -> bool {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.entry(node.to_owned()).or_insert_with(Instant::now).elapsed() < self.length
+        let now = Instant::now();
+        let first = seen.entry(node.to_owned()).or_insert(now.checked_sub(self.length / 2).unwrap_or(now));
+        first.elapsed() < self.length
     }
 
     /// This broker leads anew: nobody has had the time to report to it.

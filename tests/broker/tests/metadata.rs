@@ -64,7 +64,7 @@ async fn what_was_agreed_on_survives_that_all_are_killed() {
         assert_eq!(topics(&cluster, &name).await, json!(["kept"]));
     }
     let again = cluster.propose(topic("kept", 1, &[&["b0"]])).await;
-    assert_eq!(again, json!({ "Error": { "message": "Topic 'kept' already exists" } }));
+    assert_eq!(again, json!({ "Error": { "message": "Topic kept already exists" } }));
 }
 
 #[tokio::test(start_paused = true)]

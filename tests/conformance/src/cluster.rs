@@ -8,6 +8,7 @@ use futures::future::try_join_all;
 use rivven_protocol::PartitionMetadata;
 use serde_json::{Value, json};
 
+use crate::http::Answer;
 use crate::load::{Record, Routes, read_partition};
 use crate::process::Node;
 use crate::wait::until;
@@ -45,6 +46,29 @@ impl Cluster {
         let spare = nodes.pop().context("four were made")?;
         try_join_all(nodes.iter_mut().map(Node::start)).await?;
         Ok(Self { nodes, spare, formed: false })
+    }
+
+    /// Asks one broker, once, to form the cluster.
+    pub async fn bootstrap(&self, node: &Node) -> Result<Answer> {
+        let members: Vec<Value> = self.nodes.iter().map(member).collect();
+        node.api().post("/api/v1/bootstrap", &json!({ "members": members })).await
+    }
+
+    /// Starts three brokers, forms them, and waits until each of them knows all.
+    pub async fn formed(binary: &Path) -> Result<Self> {
+        let mut cluster = Self::start(binary).await?;
+        cluster.bootstrap(cluster.nodes.first().context("no broker")?).await?.with(200)?;
+        cluster.formed = true;
+        cluster.ready().await?;
+        until("every broker shows all brokers", AGREE, || async {
+            for node in cluster.up() {
+                let shown = node.wire().await?.cluster_metadata(&[]).await?.brokers.len();
+                ensure!(shown == cluster.nodes.len(), "{} shows {shown}", node.id);
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(cluster)
     }
 
     /// Starts what is down and waits until all know one leader.

@@ -109,7 +109,7 @@ impl Node {
             .env("RIVVEN_BIND", self.address())
             .env("RIVVEN_CLUSTER_BIND", self.cluster_address())
             .env("RIVVEN_API_BIND", self.api_address())
-            .env("RIVVEN_DATA_DIR", self.directory.path().join("data"))
+            .env("RIVVEN_DATA_DIR", self.data())
             .env("RIVVEN_CLUSTER_AUTH_TOKEN", TOKEN)
             .env("RIVVEN_NO_REQUIRE_AUTH", "true")
             .env("NO_COLOR", "1")
@@ -162,11 +162,21 @@ impl Node {
         self.end(Signal::KILL).await.map(drop)
     }
 
+    /// What it had on its disk is gone: the next start finds an empty directory.
+    pub async fn wipe(&mut self) -> Result<()> {
+        ensure!(self.child.is_none(), "{} runs", self.id);
+        Ok(tokio::fs::remove_dir_all(self.data()).await?)
+    }
+
     async fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
         let mut child = self.child.take().with_context(|| format!("{} does not run", self.id))?;
         let pid = child.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).context("no process any more")?;
         kill_process(pid, signal)?;
         Ok(timeout(STOP, child.wait()).await.with_context(|| format!("{} did not end within {STOP:?}", self.id))??)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
     }
 
     fn log(&self) -> PathBuf {

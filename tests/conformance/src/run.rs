@@ -1,26 +1,47 @@
 //! Runs the checks against one broker.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use futures::future::join_all;
 use rivven_fsm::cluster::Capabilities;
 use tokio::time::timeout;
 
 use crate::check::{Capability, Check, On, Outcome, Running};
 use crate::cluster::Cluster;
 use crate::single::Single;
+use crate::table::Column;
 
 /// How long one check may take.
 const LIMIT: Duration = Duration::from_mins(3);
 
-/// The outcome of each check, in their order; `told` hears of each as soon as it is known.
-pub async fn run(
-    binary: &Path,
-    clustered: bool,
-    checks: &[Check],
-    mut told: impl FnMut(&Check, &Outcome),
-) -> Vec<Outcome> {
+/// A broker to run the checks against.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Its name in the table.
+    pub name: String,
+    /// Its program.
+    pub binary: PathBuf,
+    /// It forms clusters: the checks of a cluster apply to it.
+    pub clustered: bool,
+}
+
+/// All brokers at the same time, for most of a check is waiting; `told` hears of each outcome as soon as it is known.
+pub async fn run(brokers: &[Candidate], checks: &[Check], told: impl Fn(&str, &Check, &Outcome)) -> Vec<Column> {
+    let told = &told;
+    let column = async |broker: &Candidate| Column {
+        broker: broker.name.clone(),
+        outcomes: outcomes(&broker.binary, broker.clustered, checks, |check, outcome| {
+            told(&broker.name, check, outcome);
+        })
+        .await,
+    };
+    join_all(brokers.iter().map(column)).await
+}
+
+/// The outcome of each check, in their order.
+async fn outcomes(binary: &Path, clustered: bool, checks: &[Check], told: impl Fn(&Check, &Outcome)) -> Vec<Outcome> {
     let mut single = Single::start(binary).await;
     let mut cluster = None;
     let known = single.as_ref().ok().map(|single| (single.version.clone(), single.capabilities));

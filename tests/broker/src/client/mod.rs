@@ -74,13 +74,20 @@ async fn answer(core: &Core, request: Request) -> Result<Response, String> {
         Request::Consume { topic, partition, offset, max_messages, max_wait_ms, .. } => {
             records::consume(core, topic, partition, offset, max_messages, max_wait_ms.unwrap_or(0)).await
         }
-        Request::GetOffsetBounds { topic, partition } => records::bounds(core, topic, partition),
+        Request::GetOffsetBounds { topic, partition } => records::bounds(core, topic, partition).await,
+        Request::GetOffsetForTimestamp { topic, partition, timestamp_ms } => {
+            records::at_time(core, topic, partition, timestamp_ms).await
+        }
+        Request::DeleteRecords { topic, partition_offsets } => records::delete(core, topic, partition_offsets).await,
         Request::CommitOffset { consumer_group, topic, partition, offset } => {
             offsets::commit(core, consumer_group, topic, partition, offset).await
         }
         Request::GetOffset { consumer_group, topic, partition } => {
             Ok(offsets::get(core, &consumer_group, topic, partition))
         }
+        Request::ListGroups => Ok(Response::Groups { groups: core.metadata.now().offsets.keys().cloned().collect() }),
+        Request::DescribeGroup { consumer_group } => offsets::describe(core, consumer_group),
+        Request::DeleteGroup { consumer_group } => offsets::delete(core, consumer_group).await,
         _ => Err("NOT_SUPPORTED: the test broker does not serve this request".to_owned()),
     }
 }
@@ -88,24 +95,31 @@ async fn answer(core: &Core, request: Request) -> Result<Response, String> {
 fn handshake(client: u32) -> Response {
     let compatible = client == PROTOCOL_VERSION;
     let message = if compatible {
-        String::new()
+        "OK".to_owned()
     } else {
-        format!("Protocol version mismatch: client={client}, server={PROTOCOL_VERSION}")
+        format!("Version mismatch: client={client}, server={PROTOCOL_VERSION}")
     };
     Response::HandshakeResult { server_version: PROTOCOL_VERSION, compatible, message }
 }
 
-/// The released broker's rule for names of topics and groups.
+/// The released broker's rule for names of topics and groups, but for their length.
 fn valid_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    name.len() <= 255
-        && name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
-        && name.bytes().all(allowed)
-        && !name.contains("..")
+    name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric()) && name.bytes().all(allowed)
 }
 
 fn check_topic_name(name: &str) -> Result<(), String> {
-    valid_name(name).then_some(()).ok_or_else(|| format!("INVALID_TOPIC_NAME: Invalid topic name '{name}'"))
+    let invalid = |reason: &str| format!("Invalid topic name '{name}': {reason}");
+    let problem = match name.len() {
+        0 => "Topic name cannot be empty".to_owned(),
+        256.. => format!("Topic name too long: {} chars (max: 255)", name.len()),
+        _ if !valid_name(name) => {
+            invalid("must start with alphanumeric and contain only alphanumeric, dots, hyphens, underscores")
+        }
+        _ if name.contains("..") => invalid("path traversal patterns not allowed"),
+        _ => return Ok(()),
+    };
+    Err(format!("INVALID_TOPIC_NAME: {problem}"))
 }
 
 fn not_found(topic: &str) -> String {

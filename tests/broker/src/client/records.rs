@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper::body::Bytes;
-use rivven_protocol::{MessageData, Response};
+use rivven_protocol::{DeleteRecordsResult, MessageData, Response};
 
 use super::{check_topic_name, not_found, topics};
 use crate::broker::Core;
@@ -81,9 +81,9 @@ fn check_partition(topic: &Topic, id: &PartitionId) -> Result<u64, String> {
 }
 
 /// The replica that leads here. A new leader may need a moment to take its role.
-async fn led(core: &Core, topic: &Topic, id: &PartitionId) -> Result<Arc<Replica>, String> {
+pub(super) async fn led(core: &Core, topic: &Topic, id: &PartitionId) -> Result<Arc<Replica>, String> {
     let not_leader = || explain(core, id, Refusal::NotLeader);
-    let until = tokio::time::Instant::now() + Duration::from_millis(500);
+    let until = tokio::time::Instant::now() + Duration::from_secs(2);
     loop {
         if let Some(replica) = core.replicas.get(topic.id, id).filter(|replica| replica.leads()) {
             return Ok(replica);
@@ -143,13 +143,49 @@ pub(super) async fn consume(
     Ok(Response::Messages { messages: records.into_iter().map(message).collect() })
 }
 
-pub(super) fn bounds(core: &Core, topic: String, partition: u32) -> Result<Response, String> {
+pub(super) async fn bounds(core: &Core, topic: String, partition: u32) -> Result<Response, String> {
+    let metadata = core.metadata.now();
+    let found = metadata.topics.get(&topic).ok_or_else(|| not_found(&topic))?;
+    if found.partitions.get(partition as usize).is_none() {
+        return Err(format!("Partition {partition} not found for topic '{topic}'"));
+    }
+    let id = PartitionId { topic, partition };
+    let bounds = led(core, found, &id).await?.bounds();
+    let (earliest, latest) = bounds.map_err(|refusal| explain(core, &id, refusal))?;
+    Ok(Response::OffsetBounds { earliest, latest })
+}
+
+/// The first record that is not older than a time.
+pub(super) async fn at_time(core: &Core, topic: String, partition: u32, time: i64) -> Result<Response, String> {
     let metadata = core.metadata.now();
     let found = metadata.topics.get(&topic).ok_or_else(|| not_found(&topic))?;
     let id = PartitionId { topic, partition };
     check_partition(found, &id)?;
-    let replica = core.replicas.get(found.id, &id);
-    let latest = replica.ok_or(Refusal::NotLeader).and_then(|replica| replica.high_watermark());
-    let latest = latest.map_err(|refusal| explain(core, &id, refusal))?;
-    Ok(Response::OffsetBounds { earliest: 0, latest })
+    let offset = led(core, found, &id).await?.at_time(time);
+    Ok(Response::OffsetForTimestamp { offset: offset.map_err(|refusal| explain(core, &id, refusal))? })
+}
+
+/// Hides records until the leader changes or restarts: the released broker remembers it no longer.
+pub(super) async fn delete(core: &Core, topic: String, before: Vec<(u32, u64)>) -> Result<Response, String> {
+    let metadata = core.metadata.now();
+    let found = metadata.topics.get(&topic).ok_or_else(|| topics::unknown(&topic))?;
+    let mut results = Vec::new();
+    for (partition, offset) in before {
+        let id = PartitionId { topic: topic.clone(), partition };
+        let hidden = if found.partitions.get(partition as usize).is_none() {
+            Err(format!("UNKNOWN_TOPIC_OR_PARTITION: Partition {partition} not found"))
+        } else {
+            let replica = led(core, found, &id).await;
+            replica.and_then(|replica| replica.hide(offset).map_err(|refusal| explain(core, &id, refusal)))
+        };
+        let (low_watermark, error) = match hidden {
+            Ok((low, latest)) if offset > latest => {
+                (low, Some(format!("OFFSET_OUT_OF_RANGE: Target offset {offset} exceeds latest offset {latest}")))
+            }
+            Ok(_) => (offset, None),
+            Err(refusal) => (0, Some(refusal)),
+        };
+        results.push(DeleteRecordsResult { partition, low_watermark, error });
+    }
+    Ok(Response::RecordsDeleted { topic, results })
 }

@@ -27,6 +27,8 @@ pub(super) async fn create(core: &Core, name: String, partitions: Option<u32>) -
     if !(1..=1000).contains(&partitions) {
         return Err(format!("INVALID_PARTITION_COUNT: must be between 1 and 1000, got {partitions}"));
     }
+    // A broker that has just started knows itself only when it has registered.
+    core.until_registered().await;
     let brokers = brokers(core, &core.metadata.now());
     let replication_factor = core.config.replication_factor.min(u16::try_from(brokers.len()).unwrap_or(u16::MAX));
     let config = TopicConfig {
@@ -40,7 +42,10 @@ pub(super) async fn create(core: &Core, name: String, partitions: Option<u32>) -
         config: BTreeMap::new(),
     };
     let partition_assignments = assign(&brokers, 0..partitions, replication_factor);
-    propose(core, Command::CreateTopic { config, partition_assignments }).await?;
+    let created = propose(core, Command::CreateTopic { config, partition_assignments }).await;
+    // In the metadata's answer the name has no quotes, in this protocol's it has.
+    let exists = |error: &String| error.ends_with("already exists");
+    created.map_err(|error| if exists(&error) { format!("Topic '{name}' already exists") } else { error })?;
     core.metadata.until(|metadata| metadata.topics.contains_key(&name)).await;
     Ok(Response::TopicCreated { name, partitions })
 }
@@ -102,7 +107,7 @@ fn partitions(topic: &Topic) -> Vec<PartitionMetadata> {
     told.collect()
 }
 
-fn unknown(topic: &str) -> String {
+pub(super) fn unknown(topic: &str) -> String {
     format!("UNKNOWN_TOPIC_OR_PARTITION: Topic '{topic}' not found")
 }
 
@@ -141,30 +146,28 @@ pub(super) async fn alter_config(
     topic: String,
     configs: Vec<TopicConfigEntry>,
 ) -> Result<Response, String> {
-    let changed_count = configs.len();
-    let mut set = BTreeMap::new();
-    let mut reset = Vec::new();
-    for entry in configs {
-        topic_config::check_key(&entry.key)?;
-        let Some(value) = entry.value else {
-            reset.push(entry.key);
-            continue;
-        };
-        topic_config::check(&entry.key, &value)?;
-        set.insert(entry.key, value);
-    }
     if !core.metadata.now().topics.contains_key(&topic) {
         return Err(unknown(&topic));
     }
-    let command = Command::AlterTopicConfig { name: topic.clone(), set: set.clone(), reset: reset.clone() };
-    propose(core, command).await?;
-    let altered = |topic: &Topic| {
-        let config = &topic.config.config;
-        let is_set = set.iter().all(|(key, value)| config.get(key) == Some(value));
-        is_set && reset.iter().all(|key| set.contains_key(key) || !config.contains_key(key))
-    };
+    let changed_count = configs.len();
+    let mut changes = BTreeMap::new();
+    // As in the released broker, what comes before a mistake stays.
+    let mut problem = None;
+    for TopicConfigEntry { key, value } in configs {
+        let known = topic_config::DEFAULTS.iter().find(|(known, _)| *known == key);
+        let default = known.map(|(_, default)| *default).unwrap_or_default();
+        match topic_config::parse(&key, value.as_deref().unwrap_or(default)) {
+            Ok(parsed) => changes.insert(key, value.map(|_| parsed)),
+            Err(error) => {
+                problem = Some(error);
+                break;
+            }
+        };
+    }
+    propose(core, Command::AlterTopicConfig { name: topic.clone(), changes: changes.clone() }).await?;
+    let altered = |topic: &Topic| changes.iter().all(|(key, value)| topic.config.config.get(key) == value.as_ref());
     core.metadata.until(|metadata| metadata.topics.get(&topic).is_none_or(altered)).await;
-    Ok(Response::TopicConfigAltered { topic, changed_count })
+    problem.map_or(Ok(Response::TopicConfigAltered { topic, changed_count }), Err)
 }
 
 /// For a topic that does not exist: the defaults, and no error, as the released broker has it.

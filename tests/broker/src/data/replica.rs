@@ -95,6 +95,8 @@ struct State {
     epoch: u64,
     version: u64,
     high_watermark: u64,
+    /// Nobody is told of records before it.
+    hidden: u64,
 }
 
 /// A replica.
@@ -108,7 +110,7 @@ pub(crate) struct Replica {
 impl Replica {
     pub(super) fn open(id: PartitionId, me: &str, path: &Path) -> io::Result<Self> {
         let log = Log::open(path)?;
-        let state = State { log, role: Role::Idle, epoch: 0, version: 0, high_watermark: 0 };
+        let state = State { log, role: Role::Idle, epoch: 0, version: 0, high_watermark: 0, hidden: 0 };
         Ok(Self { id, me: me.to_owned(), state: Mutex::new(state), changed: watch::Sender::new(()) })
     }
 
@@ -209,33 +211,56 @@ impl Replica {
     pub(crate) fn read(&self, from: u64, max: usize, max_bytes: u64) -> Result<Vec<Record>, Refusal> {
         let state = self.state();
         match &state.role {
-            Role::Leader(_) => Ok(state.log.read(from, state.high_watermark, max, max_bytes)?),
+            Role::Leader(_) => Ok(state.log.read(from.max(state.hidden), state.high_watermark, max, max_bytes)?),
             _ => Err(Refusal::NotLeader),
         }
+    }
+
+    /// The first acknowledged record that is not older than a time.
+    pub(crate) fn at_time(&self, time: i64) -> Result<Option<u64>, Refusal> {
+        let (mut from, end) = self.bounds()?;
+        while from < end {
+            // One at a time, for they may be many.
+            let page = self.read(from, 1, u64::MAX)?;
+            if let Some(record) = page.iter().find(|record| record.timestamp >= time) {
+                return Ok(Some(record.offset));
+            }
+            from += 1;
+        }
+        Ok(None)
+    }
+
+    /// Hides the records before an offset, if there is such a one, and tells the bounds.
+    pub(crate) fn hide(&self, before: u64) -> Result<(u64, u64), Refusal> {
+        let (hidden, latest) = self.bounds()?;
+        if before <= latest {
+            self.state().hidden = hidden.max(before);
+        }
+        self.bounds()
     }
 
     /// Waits until there is an acknowledged record at an offset, or the replica leads no more.
     pub(crate) async fn readable(&self, offset: u64) {
         let mut changed = self.watch();
-        while self.high_watermark().is_ok_and(|end| end <= offset) {
+        while self.bounds().is_ok_and(|(_, end)| end <= offset) {
             if changed.changed().await.is_err() {
                 return;
             }
         }
     }
 
-    /// The end of what is acknowledged.
-    pub(crate) fn high_watermark(&self) -> Result<u64, Refusal> {
+    /// The first record that is not hidden, and the end of what is acknowledged.
+    pub(crate) fn bounds(&self) -> Result<(u64, u64), Refusal> {
         let state = self.state();
         match &state.role {
-            Role::Leader(_) => Ok(state.high_watermark),
+            Role::Leader(_) => Ok((state.hidden, state.high_watermark)),
             _ => Err(Refusal::NotLeader),
         }
     }
 
     /// Whether it leads here.
     pub(crate) fn leads(&self) -> bool {
-        self.high_watermark().is_ok()
+        self.bounds().is_ok()
     }
 
     /// Takes no role any more.

@@ -1,6 +1,6 @@
 //! The commands that change metadata, in the JSON shapes of the released broker's `/api/v1/propose`.
 //!
-//! Three of them are this broker's own and are marked: nobody outside sends them.
+//! Four of them are this broker's own and are marked: nobody outside sends them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -102,8 +102,8 @@ pub enum Command {
     DeleteTopic { name: String },
     /// Sets some keys of a topic's configuration.
     UpdateTopicConfig { name: String, config: BTreeMap<String, String> },
-    /// Own: takes keys back to their defaults and sets others, in one step.
-    AlterTopicConfig { name: String, set: BTreeMap<String, String>, reset: Vec<String> },
+    /// Own: sets keys and takes others back to their defaults, in one step.
+    AlterTopicConfig { name: String, changes: BTreeMap<String, Option<String>> },
     /// Adds partitions.
     AddPartitions { topic: String, new_assignments: Vec<Vec<String>> },
     /// Makes an in-sync replica the leader. The epoch must be above the partition's.
@@ -127,6 +127,8 @@ pub enum Command {
     DeregisterNode { node_id: String },
     /// Own: a consumer group's position.
     CommitOffset { group: String, partition: PartitionId, offset: u64 },
+    /// Own: forgets a consumer group.
+    DeleteGroup { group: String },
     /// Nothing.
     Noop,
 }

@@ -78,13 +78,13 @@ pub struct Topic {
 impl Topic {
     /// A key's value, and whether it is the default.
     pub fn value(&self, key: &str, default: &str) -> (String, bool) {
-        match self.config.config.get(key) {
-            Some(value) => (value.clone(), false),
-            None if key == topic_config::MIN_INSYNC => {
-                (self.config.min_isr.to_string(), self.config.min_isr.to_string() == default)
-            }
-            None => (default.to_owned(), true),
-        }
+        let value = match self.config.config.get(key) {
+            Some(value) => value.clone(),
+            None if key == topic_config::MIN_INSYNC => self.config.min_isr.to_string(),
+            None => default.to_owned(),
+        };
+        let is_default = value == default;
+        (value, is_default)
     }
 
     /// In-sync replicas that a publish needs.
@@ -139,8 +139,10 @@ impl ClusterMetadata {
                 self.offsets.values_mut().for_each(|offsets| offsets.retain(|(id, _)| id.topic != name));
                 Ok(Outcome::TopicDeleted { name })
             }
-            Command::UpdateTopicConfig { name, config } => self.alter_topic(&name, config, &[]),
-            Command::AlterTopicConfig { name, set, reset } => self.alter_topic(&name, set, &reset),
+            Command::UpdateTopicConfig { name, config } => {
+                self.alter_topic(&name, config.into_iter().map(|(key, value)| (key, Some(value))).collect())
+            }
+            Command::AlterTopicConfig { name, changes } => self.alter_topic(&name, changes),
             Command::AddPartitions { topic, new_assignments } => {
                 self.check_assignments(&new_assignments)?;
                 let found = self.topics.get_mut(&topic).ok_or_else(|| format!("Topic {topic} not found"))?;
@@ -181,6 +183,10 @@ impl ClusterMetadata {
                 offsets.push((partition, offset));
                 Ok(Outcome::Success)
             }
+            Command::DeleteGroup { group } => {
+                let found = self.offsets.remove(&group).map(|_| Outcome::Success);
+                found.ok_or_else(|| format!("Consumer group '{group}' not found"))
+            }
             Command::Noop => Ok(Outcome::Success),
         }
     }
@@ -203,13 +209,15 @@ impl ClusterMetadata {
         }
     }
 
-    fn create_topic(&mut self, config: TopicConfig, assignments: Vec<Vec<String>>) -> Result<Outcome, String> {
+    fn create_topic(&mut self, mut config: TopicConfig, assignments: Vec<Vec<String>>) -> Result<Outcome, String> {
         let name = config.name.clone();
         if self.topics.contains_key(&name) {
-            return Err(format!("Topic '{name}' already exists"));
+            return Err(format!("Topic {name} already exists"));
         }
         self.check_assignments(&assignments)?;
-        topic_config::check_all(&config.config)?;
+        for (key, value) in &mut config.config {
+            *value = topic_config::parse(key, value)?;
+        }
         let partitions = u32::try_from(assignments.len()).unwrap_or(u32::MAX);
         if config.partitions != partitions {
             return Err(format!("{} partitions, but {partitions} assignments", config.partitions));
@@ -220,11 +228,16 @@ impl ClusterMetadata {
         Ok(Outcome::TopicCreated { name, partitions })
     }
 
-    fn alter_topic(&mut self, name: &str, set: BTreeMap<String, String>, reset: &[String]) -> Result<Outcome, String> {
+    fn alter_topic(&mut self, name: &str, changes: BTreeMap<String, Option<String>>) -> Result<Outcome, String> {
         let topic = self.topics.get_mut(name).ok_or_else(|| format!("Topic {name} not found"))?;
-        topic_config::check_all(&set)?;
-        topic.config.config.retain(|key, _| !reset.contains(key));
-        topic.config.config.extend(set);
+        let mut config = topic.config.config.clone();
+        for (key, value) in changes {
+            match value {
+                Some(value) => config.insert(key.clone(), topic_config::parse(&key, &value)?),
+                None => config.remove(&key),
+            };
+        }
+        topic.config.config = config;
         Ok(Outcome::Success)
     }
 

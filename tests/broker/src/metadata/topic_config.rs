@@ -1,7 +1,5 @@
 //! The keys of a topic's configuration: defaults and rules of the released broker.
 
-use std::collections::BTreeMap;
-
 /// Every key with its default.
 pub const DEFAULTS: [(&str, &str); 8] = [
     ("cleanup.policy", "delete"),
@@ -17,34 +15,27 @@ pub const DEFAULTS: [(&str, &str); 8] = [
 /// The key that says how many in-sync replicas a publish needs.
 pub const MIN_INSYNC: &str = "min.insync.replicas";
 
-/// Whether there is such a key.
-pub fn check_key(key: &str) -> Result<(), String> {
-    let known = DEFAULTS.iter().any(|(known, _)| *known == key);
-    known.then_some(()).ok_or_else(|| format!("INVALID_CONFIG: Unknown configuration key: {key}"))
-}
-
-/// Whether a value may be set.
-pub fn check(key: &str, value: &str) -> Result<(), String> {
-    check_key(key)?;
-    let at_least = |low: i64| value.parse::<i64>().is_ok_and(|number| number >= low);
-    let (fine, problem) = match key {
-        "retention.ms" | "retention.bytes" | "segment.ms" => (at_least(-1), format!("Invalid {key}: {value}")),
-        "max.message.bytes" => (at_least(1), format!("Invalid {key}: {value}")),
-        "segment.bytes" => (at_least(1024), format!("Invalid {key}: {value}")),
-        MIN_INSYNC => (value.parse::<i32>().is_ok_and(|n| n > 0), format!("Invalid {key}: {value}")),
-        "cleanup.policy" => {
-            let fine = matches!(value, "delete" | "compact" | "compact,delete" | "delete,compact");
-            (fine, format!("Invalid cleanup policy: {value}"))
-        }
-        _ => {
-            let fine = matches!(value, "none" | "producer" | "lz4" | "zstd" | "snappy" | "gzip");
-            (fine, format!("Invalid compression type: {value}"))
+/// A value as it is shown once it is set, or why it cannot be set; word for word what the released broker says.
+pub fn parse(key: &str, value: &str) -> Result<String, String> {
+    let lower = value.to_lowercase();
+    let at_least = |low: i64, rule: &str| {
+        let number = if key == MIN_INSYNC { value.parse::<i32>().map(i64::from) } else { value.parse() };
+        match number {
+            Ok(number) if number < low => Err(format!("{key} must be {rule}")),
+            Ok(number) => Ok(number.to_string()),
+            Err(error) => Err(format!("Invalid {key}: {error}")),
         }
     };
-    fine.then_some(()).ok_or_else(|| format!("INVALID_CONFIG: {problem}"))
-}
-
-/// Whether all may be set.
-pub fn check_all(config: &BTreeMap<String, String>) -> Result<(), String> {
-    config.iter().try_for_each(|(key, value)| check(key, value))
+    let parsed = match (key, lower.as_str()) {
+        ("retention.ms" | "retention.bytes" | "segment.ms", _) => at_least(-1, ">= -1 (-1 = infinite)"),
+        ("max.message.bytes" | MIN_INSYNC, _) => at_least(1, "> 0"),
+        ("segment.bytes", _) => at_least(1024, ">= 1024"),
+        ("cleanup.policy", "delete" | "compact" | "compact,delete")
+        | ("compression.type", "none" | "producer" | "lz4" | "zstd" | "snappy" | "gzip") => Ok(lower),
+        ("cleanup.policy", "delete,compact") => Ok("compact,delete".to_owned()),
+        ("cleanup.policy", _) => Err(format!("Invalid cleanup policy: {value}")),
+        ("compression.type", _) => Err(format!("Invalid compression type: {value}")),
+        _ => Err(format!("Unknown configuration key: {key}")),
+    };
+    parsed.map_err(|problem| format!("INVALID_CONFIG: {problem}"))
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use rivven_conformance::check::{Check, On, Outcome};
 use rivven_conformance::checks::CHECKS;
-use rivven_conformance::run::run;
+use rivven_conformance::run::{Candidate, run};
 use rivven_conformance::table::{self, Column};
 use tokio::signal::ctrl_c;
 use tokio::signal::unix::{SignalKind, signal};
@@ -55,12 +55,14 @@ async fn conformance(arguments: &Arguments) -> Result<bool> {
     // A cluster is formed by the checks of its formation.
     let chosen = |check: &Check| check.operation.contains(only) || matches!(check.on, On::Unformed(_));
     let checks: Vec<_> = CHECKS.iter().copied().filter(chosen).collect();
-    let mut columns = Vec::new();
-    for (broker, binary) in &arguments.broker {
-        let told = |check: &Check, outcome: &Outcome| eprintln!("{broker}, {}: {outcome}", check.operation);
-        let outcomes = run(binary, arguments.clustered.contains(broker), &checks, told).await;
-        columns.push(Column { broker: broker.clone(), outcomes });
-    }
+    let candidate = |(name, binary): &(String, PathBuf)| Candidate {
+        name: name.clone(),
+        binary: binary.clone(),
+        clustered: arguments.clustered.contains(name),
+    };
+    let brokers: Vec<_> = arguments.broker.iter().map(candidate).collect();
+    let told = |broker: &str, check: &Check, outcome: &Outcome| eprintln!("{broker}, {}: {outcome}", check.operation);
+    let columns = run(&brokers, &checks, told).await;
     if arguments.json {
         println!("{:#}", table::json(&checks, &columns));
     } else {

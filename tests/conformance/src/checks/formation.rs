@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 
 use crate::cluster::{AGREE, Cluster, member, raft_id};
 use crate::expect::same;
-use crate::process::Node;
 use crate::wait::until;
 
 pub(super) async fn before(on: &mut Cluster) -> Result<()> {
@@ -19,14 +18,9 @@ pub(super) async fn before(on: &mut Cluster) -> Result<()> {
     Ok(())
 }
 
-async fn bootstrap(on: &Cluster, node: &Node) -> Result<crate::http::Answer> {
-    let members: Vec<Value> = on.nodes.iter().map(member).collect();
-    node.api().post("/api/v1/bootstrap", &json!({ "members": members })).await
-}
-
 pub(super) async fn form(on: &mut Cluster) -> Result<()> {
     let first = on.nodes.first().context("no broker")?;
-    let answer = bootstrap(on, first).await?.with(200)?;
+    let answer = on.bootstrap(first).await?.with(200)?;
     same("success", &answer["success"], &json!(true))?;
     same("message", &answer["message"], &json!("Cluster bootstrapped successfully"))?;
     on.leader().await?;
@@ -65,7 +59,7 @@ pub(super) async fn membership(on: &mut Cluster) -> Result<()> {
 pub(super) async fn again(on: &mut Cluster) -> Result<()> {
     let leader = on.leader().await?.id.clone();
     for node in on.up() {
-        let answer = bootstrap(on, node).await?.with(500)?;
+        let answer = on.bootstrap(node).await?.with(500)?;
         same("success", &answer["success"], &json!(false))?;
         let message = answer["message"].as_str().unwrap_or_default();
         ensure!(message.starts_with("Bootstrap failed: "), "{message}");

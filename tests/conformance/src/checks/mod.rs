@@ -60,6 +60,8 @@ pub const CHECKS: &[Check] = &[
     check!(Single: "consume by page", records::pages),
     check!(Single: "consume waits for a record", records::long_poll),
     check!(Single: "offset bounds", offsets::bounds),
+    check!(Single: "offset of a time", offsets::of_a_time),
+    check!(Single: "delete records", offsets::delete_records),
     check!(Single: "commit offset, get offset", offsets::commit),
     check!(Single: "groups", offsets::groups),
     check!(Single: "records after a restart", restart::records),

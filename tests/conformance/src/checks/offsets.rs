@@ -18,6 +18,42 @@ pub(super) async fn bounds(on: &mut Single) -> Result<()> {
     same("of the other", &client.get_offset_bounds("bounds", 1).await?, &(0, 0))
 }
 
+pub(super) async fn of_a_time(on: &mut Single) -> Result<()> {
+    let mut client = on.client().await?;
+    client.create_topic("times", Some(1)).await?;
+    same("of nothing", &client.get_offset_for_timestamp("times", 0, 0).await?, &None)?;
+    for _ in 0..3 {
+        client.publish_to_partition("times", 0, None::<&str>, "x").await?;
+    }
+    let read = client.consume("times", 0, 0, 10).await?;
+    for message in &read {
+        // Records of one millisecond are told apart by their order only.
+        let first = read.iter().find(|other| other.timestamp >= message.timestamp).map(|other| other.offset);
+        same("offset", &client.get_offset_for_timestamp("times", 0, message.timestamp).await?, &first)?;
+    }
+    same("of the beginning", &client.get_offset_for_timestamp("times", 0, 0).await?, &Some(0))?;
+    same("of the future", &client.get_offset_for_timestamp("times", 0, i64::MAX).await?, &None)
+}
+
+pub(super) async fn delete_records(on: &mut Single) -> Result<()> {
+    let mut client = on.client().await?;
+    client.create_topic("delete-records", Some(2)).await?;
+    for _ in 0..5 {
+        client.publish_to_partition("delete-records", 0, None::<&str>, "x").await?;
+    }
+    for (before, low, error) in
+        [(3, 3, None), (9, 3, Some("OFFSET_OUT_OF_RANGE: Target offset 9 exceeds latest offset 5"))]
+    {
+        let results = client.delete_records("delete-records", &[(0, before)]).await?;
+        let told: Vec<_> = results.iter().map(|r| (r.partition, r.low_watermark, r.error.as_deref())).collect();
+        same("told", &told, &vec![(0, low, error)])?;
+    }
+    same("bounds", &client.get_offset_bounds("delete-records", 0).await?, &(3, 5))?;
+    let left: Vec<_> = client.consume("delete-records", 0, 0, 10).await?.iter().map(|m| m.offset).collect();
+    same("left", &left, &vec![3, 4])?;
+    same("next offset", &client.publish_to_partition("delete-records", 0, None::<&str>, "x").await?, &5)
+}
+
 pub(super) async fn commit(on: &mut Single) -> Result<()> {
     let mut client = on.client().await?;
     client.create_topic("commit", Some(1)).await?;

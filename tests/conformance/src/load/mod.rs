@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use crate::wait::{PACE, until};
 
 pub use ledger::{Ack, Gaps, Ledger};
-pub use read::{Record, read_all, read_partition};
+pub use read::{Read, Record, read_all, read_partition};
 pub use report::{Comparison, Report, Retries, compare};
 pub use route::Routes;
 
@@ -95,10 +95,10 @@ pub async fn verify_file(options: &Options, acks: &Path) -> Result<Report> {
 pub async fn verify(options: &Options, acks: &[Ack]) -> Result<Comparison> {
     let (routes, end) = (routes(options), Instant::now() + options.patience);
     loop {
-        let log = until("reading back", options.patience, || read_all(&routes, options.partitions)).await?;
-        let compared = compare(acks, &log);
+        let read = until("reading back", options.patience, || read_all(&routes, options.partitions)).await?;
+        let compared = compare(acks, &read.records);
         if compared.lost.is_empty() || Instant::now() >= end {
-            return Ok(compared);
+            return Ok(Comparison { unreadable: read.unreadable, ..compared });
         }
         sleep(PACE).await;
     }

@@ -1,6 +1,8 @@
 //! Reads whole partitions from their leaders.
 
-use anyhow::{Result, bail};
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail, ensure};
 use rivven_protocol::{MessageData, Request, Response};
 
 use super::route::Routes;
@@ -17,14 +19,31 @@ pub struct Record {
     pub value: String,
 }
 
-/// Everything in the topic, in the order of each partition.
-pub async fn read_all(routes: &Routes, partitions: u32) -> Result<Vec<Record>> {
-    let mut records = Vec::new();
+/// What could be read of a topic.
+#[derive(Debug, Default)]
+pub struct Read {
+    /// In the order of each partition.
+    pub records: Vec<Record>,
+    /// The partitions that nobody serves, and why.
+    pub unreadable: BTreeMap<u32, String>,
+}
+
+/// Everything in the topic. If no partition can be read at all, that is an error: it says nothing about the records.
+pub async fn read_all(routes: &Routes, partitions: u32) -> Result<Read> {
+    let mut read = Read::default();
     for partition in 0..partitions {
-        let mut wire = routes.leader(partition).await?;
-        records.extend(read_partition(&mut wire, &routes.topic, partition).await?);
+        let records = async {
+            let mut wire = routes.leader(partition).await?;
+            read_partition(&mut wire, &routes.topic, partition).await
+        };
+        match records.await {
+            Ok(records) => read.records.extend(records),
+            Err(reason) => drop(read.unreadable.insert(partition, format!("{reason:#}"))),
+        }
     }
-    Ok(records)
+    let some = read.unreadable.len() < partitions as usize;
+    ensure!(some, "no partition can be read: {:?}", read.unreadable);
+    Ok(read)
 }
 
 /// Everything in one partition.

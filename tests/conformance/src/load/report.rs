@@ -18,6 +18,9 @@ pub struct Report {
     pub lost: usize,
     /// Some of the lost ones: partition, offset, value.
     pub lost_examples: Vec<String>,
+    /// Partitions that nobody serves any more, and why; what was acknowledged there is lost.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unreadable: BTreeMap<u32, String>,
     /// Acknowledged, and found only at another offset than promised.
     pub moved: usize,
     /// Read more than once, counted without the first time.
@@ -61,6 +64,8 @@ pub struct Comparison {
     pub read: usize,
     /// Acknowledged and nowhere.
     pub lost: Vec<Ack>,
+    /// Partitions that could not be read, and why.
+    pub unreadable: BTreeMap<u32, String>,
     /// Acknowledged and elsewhere.
     pub moved: usize,
     /// Read again.
@@ -77,6 +82,7 @@ impl Report {
             read: compared.read,
             lost: compared.lost.len(),
             lost_examples: compared.lost.iter().take(5).map(example).collect(),
+            unreadable: compared.unreadable.clone(),
             moved: compared.moved,
             duplicates: compared.duplicates,
             out_of_order: compared.out_of_order,
@@ -146,7 +152,8 @@ mod tests {
     fn lost_moved_duplicate_and_late_are_told_apart() {
         let acks = [ack(0, 0), ack(1, 1), ack(2, 2), ack(3, 3)];
         let compared = compare(&acks, &log(&[(0, 0), (1, 2), (2, 1), (0, 0)]));
-        let expected = Comparison { read: 4, lost: vec![ack(3, 3)], moved: 2, duplicates: 1, out_of_order: 1 };
+        let lost = vec![ack(3, 3)];
+        let expected = Comparison { read: 4, lost, moved: 2, duplicates: 1, out_of_order: 1, ..Comparison::default() };
         assert_eq!(compared, expected);
     }
 

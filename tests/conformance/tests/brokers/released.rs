@@ -1,29 +1,9 @@
-//! The released broker is the measure of the checks.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+//! What the released broker does that no broker should.
 
-mod support;
-
-use rivven_conformance::check::{On, Outcome};
-use rivven_conformance::checks::CHECKS;
 use rivven_conformance::load::read_partition;
-use rivven_conformance::run::run;
 use rivven_conformance::single::Single;
-use support::released_broker;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_released_broker_does_all_that_applies_to_it() {
-    let outcomes = run(&released_broker(), false, CHECKS, |_, _| ()).await;
-    for (check, outcome) in CHECKS.iter().zip(&outcomes) {
-        let expected = match check.on {
-            On::Single(_) => match check.needs {
-                [] => Outcome::Ok,
-                [lacking, ..] => Outcome::NotApplicable(lacking.name()),
-            },
-            On::Unformed(_) | On::Formed(_) => Outcome::NotApplicable("clustering"),
-        };
-        assert_eq!(outcome, &expected, "{}", check.operation);
-    }
-}
+use crate::support::released_broker;
 
 /// Why `crash_safe_records` exists. A release in which this fails has it.
 #[tokio::test(flavor = "multi_thread")]

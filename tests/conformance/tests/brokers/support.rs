@@ -22,7 +22,6 @@ pub fn released_broker() -> PathBuf {
 
 /// What the broker in memory does wrong.
 #[derive(Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "each test crate uses some")]
 pub enum Cheat {
     Nothing,
     DropEveryTenth,
@@ -36,7 +35,6 @@ struct Topic {
     partitions: BTreeMap<u32, Vec<MessageData>>,
 }
 
-#[allow(dead_code, reason = "each test crate uses some")]
 impl Cheat {
     /// Serves until the test ends.
     pub async fn serve(self) -> String {

@@ -1,13 +1,10 @@
 //! The load generator finds what is lost, and nothing where nothing is.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::{Cheat, released_broker};
 use rivven_conformance::load::{Options, Report, run, verify_file};
 use rivven_conformance::process::Node;
-use support::{Cheat, released_broker};
 
 fn options(address: String) -> Options {
     Options {

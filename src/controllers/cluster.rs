@@ -47,7 +47,7 @@ pub(super) async fn reconcile(
                 let failed = step_failed(&decision, step, &error.to_string());
                 record(&ctx, cluster, &sight, &failed).await?;
             }
-            return Context::after_failure(error);
+            return Err(error.into());
         }
     }
     Ok(ctx.next(KIND, cluster.meta(), &decision, began))

@@ -22,6 +22,11 @@ pub(crate) fn test_broker() -> String {
     "localhost/rivven-test-broker:0.1.0".to_owned()
 }
 
+/// The load generator's image, of this checkout.
+pub(crate) fn load_generator() -> String {
+    "localhost/rivven-load:dev".to_owned()
+}
+
 /// The operator's image, of this checkout.
 pub(crate) fn operator() -> String {
     "ghcr.io/hupe1980/rivven-operator:dev".to_owned()

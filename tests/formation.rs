@@ -188,7 +188,9 @@ async fn oracle_6_at_rest_nothing_is_written_and_after_each_disturbance_it_is_wh
             world.settle().await.unwrap();
             let restarts = |world: &BTreeMap<String, Value>| {
                 let mut world = world.clone();
-                for broker in world.values_mut().filter_map(|o| o.pointer_mut("/status/brokers")?.as_array_mut()).flatten() {
+                for broker in
+                    world.values_mut().filter_map(|o| o.pointer_mut("/status/brokers")?.as_array_mut()).flatten()
+                {
                     broker["restarts"] = Value::Null;
                 }
                 world.retain(|key, _| !key.starts_with("pods"));

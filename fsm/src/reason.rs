@@ -109,6 +109,8 @@ reasons! {
     ImagePullFailed => "Check `image`, `version` and `imagePullSecrets`; Rivven's own releases are published as `ghcr.io/hupe1980/rivvend`.",
     /// The container cannot be configured: a Secret, ConfigMap or user is wrong.
     ContainerConfigError => "See the kubelet's words in the message.",
+    /// The broker ended, and the kubelet starts it again.
+    BrokerExited => "Nothing to do if it stays up. The message has its exit code and its last log lines.",
     /// The broker starts and ends again and again.
     CrashLoop => "See the broker's last log lines in the message.",
     /// The broker was killed because it used more memory than its limit.

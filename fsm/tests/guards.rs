@@ -9,7 +9,7 @@ use common::{State, cluster, clustered, knows, members, now, partition, standalo
 use rivven_fsm::cluster::formation::{self, Formation};
 use rivven_fsm::cluster::rollout::{self, Rollout};
 use rivven_fsm::cluster::{
-    Answer, Candidate, Membership, Observation, Partitions, Prerequisite, Step, Wish, admission,
+    Answer, Candidate, Container, Membership, Observation, Partitions, Prerequisite, Step, Wish, admission, decide,
 };
 use rivven_fsm::guard::Guard;
 use rivven_fsm::{Decision, Reason, topic};
@@ -231,6 +231,16 @@ fn a_broker_that_is_down_itself_restarts_although_another_is_down() {
     let observed = cluster(&[OutdatedBroken, CrashLoop, OutdatedWell]);
     let Rollout::Restart(step) = rollout::plan(&observed) else { unreachable!("{:?}", rollout::plan(&observed)) };
     assert_eq!(step, Step::RestartPod { ordinal: 0, uid: "pod-0".to_owned() });
+}
+
+#[test]
+fn one_end_is_no_loop() {
+    let mut observed = cluster(&[State::CrashLoop, State::Well, State::Well]);
+    assert_eq!(decide(&observed, now()).reason, Reason::CrashLoop);
+    observed.brokers[0].pod.as_mut().unwrap().container = Container::Terminated;
+    let decision = decide(&observed, now());
+    assert_eq!(decision.reason, Reason::BrokerExited);
+    assert!(decision.message.contains("no such option"), "its last words: {}", decision.message);
 }
 
 #[test]

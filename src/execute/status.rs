@@ -65,7 +65,8 @@ impl Executor {
             return Ok(None);
         }
         self.may_write()?;
-        let patch = json!({ "metadata": { "uid": meta.uid, "resourceVersion": meta.resource_version }, "status": changes });
+        let patch =
+            json!({ "metadata": { "uid": meta.uid, "resourceVersion": meta.resource_version }, "status": changes });
         // As a dynamic object: the answer need not be readable as its type, and a malformed object is told so here too.
         let namespace = meta.namespace.as_deref().unwrap_or_default();
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<K>(&()));

@@ -16,7 +16,7 @@ use kube::runtime::reflector::store;
 use kube::runtime::watcher::Event;
 use kube::{Client, Resource};
 use rivven_fsm::cluster::partitions::Partition;
-use rivven_fsm::cluster::{Answer, Object, Partitions, decide};
+use rivven_fsm::cluster::{Answer, Membership, Object, Partitions, decide};
 use rivven_operator::api::{RivvenCluster, RivvenClusterSpec};
 use rivven_operator::broker::{Access, BrokerAddress, Brokers, capabilities};
 use rivven_operator::observe::caches::Cache;
@@ -112,7 +112,7 @@ async fn world(brokers: u32) -> Result<(Observer, RivvenCluster), Failure> {
     };
     let cluster = json!({
         "apiVersion": "rivven.io/v1alpha1", "kind": "RivvenCluster",
-        "metadata": { "name": "x", "namespace": "ns", "uid": UID, "finalizers": ["rivven.io/finalizer"] },
+        "metadata": { "name": "x", "namespace": "ns", "uid": UID, "finalizers": ["rivven.io/finalizer"], "annotations": { names::FORMED: UID } },
         "spec": json!(spec), "status": { "phase": "Ready" },
     });
     let caches = Caches {
@@ -127,7 +127,9 @@ async fn world(brokers: u32) -> Result<(Observer, RivvenCluster), Failure> {
         ..Caches::default()
     };
     // The admin Secret is read once and remembered; it is all that is ever asked of this API server.
-    let secret = live(Object::AuthSecret).to_string();
+    let mut secret = live(Object::AuthSecret);
+    secret["data"] = json!({ names::TOKEN_KEY: "dG9rZW4=" });
+    let secret = secret.to_string();
     let service = tower::service_fn(move |_: http::Request<Body>| {
         let secret = secret.clone();
         async move { Ok::<_, std::convert::Infallible>(http::Response::new(Body::from(secret.into_bytes()))) }
@@ -146,6 +148,7 @@ async fn world(brokers: u32) -> Result<(Observer, RivvenCluster), Failure> {
             version: VERSION.to_owned(),
             node_id: names::pod("x", ordinal),
             leader: ordinal == 0,
+            membership: Membership::Of { voters: (0..brokers).collect(), foreign: Vec::new() },
         };
         fleet.assume(&address, &format!("c-{ordinal}"), said, partitions(brokers)).await;
     }

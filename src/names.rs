@@ -12,6 +12,8 @@ pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "rivven-op
 pub const ACCEPTED_SPEC: &str = "rivven.io/accepted-spec";
 /// Finalizer of every kind.
 pub const FINALIZER: &str = "rivven.io/finalizer";
+/// Annotation of a cluster: its own uid, once its brokers were one cluster.
+pub const FORMED: &str = "rivven.io/formed";
 /// Annotation of a cluster that lets it take over the volumes of one that is gone.
 pub const ADOPT_VOLUMES: &str = "rivven.io/adopt-volumes";
 /// Annotation of a topic: the uid of the cluster on which this object made or adopted its topic.
@@ -83,6 +85,17 @@ pub fn auth_secret(cluster: &str) -> String {
 /// DNS name of a broker.
 pub fn host(cluster: &str, namespace: &str, ordinal: u32, domain: &str) -> String {
     format!("{}.{}.{namespace}.svc.{domain}", pod(cluster, ordinal), headless_service(cluster))
+}
+
+/// Where the other brokers reach the HTTP API of a broker.
+pub fn api_url(cluster: &str, namespace: &str, ordinal: u32, domain: &str) -> String {
+    format!("http://{}:{API_PORT}", host(cluster, namespace, ordinal, domain))
+}
+
+/// The broker of the cluster that is reached at a URL, if any.
+pub fn ordinal_at(cluster: &str, namespace: &str, url: &str, domain: &str) -> Option<u32> {
+    let pod = url.strip_prefix("http://")?.split(['.', ':']).next()?;
+    ordinal(cluster, pod).filter(|ordinal| api_url(cluster, namespace, *ordinal, domain) == url)
 }
 
 /// What selects the brokers of a cluster.

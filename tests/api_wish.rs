@@ -16,7 +16,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use rivven_fsm::{Phase, cluster, topic};
 use rivven_operator::api::quantity::bytes;
 use rivven_operator::api::{RivvenClusterSpec, RivvenTopic};
-use rivven_operator::broker::{capabilities, capabilities_with};
+use rivven_operator::broker::{capabilities, capabilities_of};
 use rivven_operator::render;
 use serde_json::json;
 
@@ -60,10 +60,11 @@ fn any_cluster_comes_through() {
             // What was accepted is kept as JSON and read again.
             prop_assert_eq!(&serde_json::from_value::<RivvenClusterSpec>(json!(spec)).unwrap(), &spec);
             let mut wish = spec.wish(&name);
-            let capabilities = capabilities_with(&spec.version, annotation.as_deref()).unwrap_or_else(|problem| {
-                wish.problems.push(problem);
-                capabilities(&spec.version)
-            });
+            let capabilities =
+                capabilities_of(&spec.version, spec.replicas, annotation.as_deref()).unwrap_or_else(|problem| {
+                    wish.problems.push(problem);
+                    capabilities(&spec.version)
+                });
             let (wrong, unsupported) = (!wish.problems.is_empty(), !wish.unsupported.is_empty());
             for problem in wish.problems.iter().chain(&wish.unsupported) {
                 prop_assert!(!problem.is_empty());
@@ -115,6 +116,7 @@ fn any_cluster_comes_through() {
                 capabilities,
                 dependents: Vec::new(),
                 partitions: rivven_fsm::cluster::Partitions::Unreplicated,
+                formed: false,
             };
             let decision = cluster::decide(&observation, DateTime::UNIX_EPOCH);
             if refused {
@@ -151,7 +153,7 @@ fn any_topic_comes_through() {
                 deletion: None,
                 finalizer: true,
                 wish,
-                cluster: topic::Cluster::Ready { uid: "u".to_owned(), replicates: true, acls: true },
+                cluster: topic::Cluster::Ready { uid: "u".to_owned(), replicates: true, brokers: 1000, acls: true },
                 mark: None,
                 adopt: false,
                 older: None,

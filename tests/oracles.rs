@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use rivven_sim::{Fault, Log, Session, Sim};
 use serde_json::{Value, json};
+use support::broker::Fleet;
 use support::{World, cluster};
 
 type Act = fn(&Sim);
@@ -59,7 +60,7 @@ struct Played {
 }
 
 async fn play(scenario: &Scenario, plan: impl FnOnce(&Session)) -> Result<Played, String> {
-    let mut world = World::new(1);
+    let mut world = World::<Fleet>::new(1);
     world.start(plan);
     for act in scenario.acts {
         act(&world.sim);

@@ -70,7 +70,7 @@ fn topics(c: &mut Criterion) {
             acls: false,
             problems: Vec::new(),
         },
-        cluster: topic::Cluster::Ready { uid: "here".to_owned(), replicates: false, acls: false },
+        cluster: topic::Cluster::Ready { uid: "here".to_owned(), replicates: false, brokers: 3, acls: false },
         mark: Some("here".to_owned()),
         adopt: false,
         older: None,

@@ -53,6 +53,14 @@ reasons! {
     RevisionUnknown => "Wait; if it lasts, check that the Kubernetes controller manager runs.",
     /// Another broker is down, and one disruption at a time is enough.
     AnotherBrokerDown => "Wait; see the broker that the message names.",
+    /// The brokers are becoming one cluster.
+    Forming => "Wait; the message says how far they are.",
+    /// The voters of the cluster are not the brokers of the spec.
+    MembershipDiffers => "Wait; if it lasts, see the log of the broker that the message names.",
+    /// No broker leads the cluster, so nothing about topics can change.
+    NoLeader => "Wait for an election; if it lasts, more than half of the brokers must be up and reach each other on port 9393 and 9090.",
+    /// No broker knows of the cluster that was formed: all volumes are new or empty.
+    MembershipLost => "Bring the volumes back. To begin anew without their records, delete the annotation `rivven.io/formed` of the cluster.",
     /// What the brokers say of their partitions could not be read.
     PartitionsUnknown => "See the message; no broker is restarted before one of them tells.",
     /// A partition has no leader: neither reads nor writes are possible.
@@ -101,6 +109,8 @@ reasons! {
     ImagePullFailed => "Check `image`, `version` and `imagePullSecrets`; Rivven's own releases are published as `ghcr.io/hupe1980/rivvend`.",
     /// The container cannot be configured: a Secret, ConfigMap or user is wrong.
     ContainerConfigError => "See the kubelet's words in the message.",
+    /// The broker ended, and the kubelet starts it again.
+    BrokerExited => "Nothing to do if it stays up. The message has its exit code and its last log lines.",
     /// The broker starts and ends again and again.
     CrashLoop => "See the broker's last log lines in the message.",
     /// The broker was killed because it used more memory than its limit.
@@ -138,6 +148,8 @@ reasons! {
     ReplicationChangeRefused => "Set `replicationFactor` to the number that the message names.",
     /// More than one replica is asked for, and this broker version does not replicate.
     BrokerCannotReplicate => "Set `replicationFactor: 1`, or use a broker version that replicates.",
+    /// More replicas are asked for than the cluster has brokers.
+    NotEnoughBrokers => "Set `replicationFactor` to at most the number of brokers, which the message names.",
     /// The broker refused a request.
     BrokerRefused => "See the broker's words in the message.",
     /// The broker cannot be reached.

@@ -5,9 +5,12 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{State, cluster, clustered, now, partition, standalone};
+use common::{State, cluster, clustered, knows, members, now, partition, standalone};
+use rivven_fsm::cluster::formation::{self, Formation};
 use rivven_fsm::cluster::rollout::{self, Rollout};
-use rivven_fsm::cluster::{Candidate, Observation, Partitions, Prerequisite, Wish, admission};
+use rivven_fsm::cluster::{
+    Answer, Candidate, Container, Membership, Observation, Partitions, Prerequisite, Step, Wish, admission, decide,
+};
 use rivven_fsm::guard::Guard;
 use rivven_fsm::{Decision, Reason, topic};
 
@@ -86,14 +89,6 @@ fn each_guard_on_a_spec_is_missed_when_it_is_taken_out() {
         (Reason::BrokerCannotAuthenticate, candidate(|c| (c.capabilities, c.wish.auth) = (standalone(), true))),
         (Reason::NotSupportedByOperator, candidate(|c| c.wish.unsupported = vec!["tls.issuer: later".to_owned()])),
         (Reason::NotSupportedByOperator, candidate(|c| c.wish.storage_bytes = 2 << 30)),
-        (
-            Reason::NotSupportedByOperator,
-            candidate(|c| (c.capabilities, c.wish.replicas, c.accepted) = (clustered(), 3, None)),
-        ),
-        (
-            Reason::NotSupportedByOperator,
-            candidate(|c| (c.capabilities, c.wish.version) = (clustered(), "0.1.0".to_owned())),
-        ),
         (Reason::NotSupportedByOperator, candidate(|c| (c.capabilities, c.wish.tls) = (clustered(), true))),
         (Reason::NotSupportedByOperator, candidate(|c| (c.capabilities, c.wish.auth) = (clustered(), true))),
         (Reason::PrerequisiteMissing, candidate(|c| c.prerequisites = secret(Some(false)))),
@@ -118,6 +113,8 @@ fn what_a_guard_on_a_spec_must_let_pass() {
         candidate(|c| c.wish.version = "0.0.23".to_owned()),
         candidate(|c| c.wish.version = "0.0.100".to_owned()),
         candidate(|c| (c.wish.version, c.capabilities) = ("latest".to_owned(), clustered())),
+        candidate(|c| (c.wish.replicas, c.accepted, c.capabilities) = (3, None, clustered())),
+        candidate(|c| (c.wish.version, c.capabilities) = ("0.1.0".to_owned(), clustered())),
     ];
     for passing in &passes {
         assert_eq!(admission::admit(passing), admission::Admission::Accepted, "{passing:?}");
@@ -158,7 +155,7 @@ fn partitions(in_sync: &[u32]) -> Observation {
 fn each_guard_on_a_restart_is_missed_when_it_is_taken_out() {
     use State::{OutdatedWell as Old, Well};
     let unheard = |o: &mut Observation| {
-        o.brokers[0].answer = rivven_fsm::cluster::Answer::Silent { why: "timeout".to_owned() };
+        o.brokers[0].answer = Answer::Silent { why: "timeout".to_owned() };
     };
     let cases = [
         (Reason::Paused, rolling(&[Old, Well, Well], |o| o.paused = true)),
@@ -175,6 +172,9 @@ fn each_guard_on_a_restart_is_missed_when_it_is_taken_out() {
             Reason::PartitionsUnknown,
             rolling(&[Old, Well, Well], |o| o.partitions = Partitions::Unknown { why: "timeout".to_owned() }),
         ),
+        (Reason::BrokersStarting, rolling(&[State::OutdatedBroken, State::Starting, Well], |_| {})),
+        (Reason::BrokersStarting, rolling(&[State::OutdatedBroken, State::Absent, Well], |_| {})),
+        (Reason::BrokersStarting, rolling(&[State::OutdatedBroken, State::Terminating, Well], |_| {})),
         (Reason::ReplicaOutOfSync, partitions(&[0, 1])),
         (Reason::ReplicaOutOfSync, partitions(&[1])),
         (Reason::ReplicaOutOfSync, partitions(&[])),
@@ -186,12 +186,61 @@ fn each_guard_on_a_restart_is_missed_when_it_is_taken_out() {
     every_guard_is_missed("restart", rollout::GUARDS, &cases, &passing, rollout::plan_with);
 }
 
+/// Three brokers that answer and were never told of each other.
+fn unformed(change: impl FnOnce(&mut Observation)) -> Observation {
+    let mut observed = cluster(&[State::Well; 3]);
+    observed.formed = false;
+    for ordinal in 0..3 {
+        knows(&mut observed, ordinal, Membership::Unknown);
+    }
+    change(&mut observed);
+    observed
+}
+
+#[test]
+fn each_guard_on_a_bootstrap_is_missed_when_it_is_taken_out() {
+    let foreign = || Membership::Of { voters: [0].into(), foreign: vec!["rivven-other-1".to_owned()] };
+    let cases = [
+        (Reason::BrokersStarting, unformed(|o| o.brokers[2].answer = Answer::NotAsked)),
+        (Reason::BrokersStarting, unformed(|o| o.brokers[1].answer = Answer::Silent { why: "timeout".to_owned() })),
+        (Reason::BrokersStarting, unformed(|o| drop(o.brokers.pop()))),
+        (Reason::Forming, unformed(|o| knows(o, 1, members(3)))),
+        (Reason::MembershipLost, unformed(|o| o.formed = true)),
+    ];
+    let passing = unformed(|_| {});
+    assert!(matches!(formation::plan(&passing), Formation::Next(Step::Bootstrap { founder: 0 }, _)));
+    let guards: Vec<Guard<Observation>> = without(formation::GUARDS, Reason::StaleVolume);
+    every_guard_is_missed("bootstrap", &guards, &cases, &passing, formation::plan_with);
+
+    // A volume from elsewhere is told of members too; taken for what it is, it is broken and not waited for.
+    let stale = unformed(|o| knows(o, 1, foreign()));
+    assert!(matches!(formation::plan(&stale), Formation::Broken(blocked) if blocked.reason == Reason::StaleVolume));
+    let missed = formation::plan_with(&guards, &stale);
+    assert!(matches!(missed, Formation::Waiting(blocked) if blocked.reason == Reason::Forming));
+}
+
+#[test]
+fn brokers_that_run_alone_are_not_formed() {
+    let alone = unformed(|o| o.capabilities = standalone());
+    assert_eq!(formation::plan(&alone), Formation::Complete);
+}
+
 #[test]
 fn a_broker_that_is_down_itself_restarts_although_another_is_down() {
     use State::{CrashLoop, OutdatedBroken, OutdatedWell};
     let observed = cluster(&[OutdatedBroken, CrashLoop, OutdatedWell]);
     let Rollout::Restart(step) = rollout::plan(&observed) else { unreachable!("{:?}", rollout::plan(&observed)) };
-    assert_eq!(step, rivven_fsm::cluster::Step::RestartPod { ordinal: 0, uid: "pod-0".to_owned() });
+    assert_eq!(step, Step::RestartPod { ordinal: 0, uid: "pod-0".to_owned() });
+}
+
+#[test]
+fn one_end_is_no_loop() {
+    let mut observed = cluster(&[State::CrashLoop, State::Well, State::Well]);
+    assert_eq!(decide(&observed, now()).reason, Reason::CrashLoop);
+    observed.brokers[0].pod.as_mut().unwrap().container = Container::Terminated;
+    let decision = decide(&observed, now());
+    assert_eq!(decision.reason, Reason::BrokerExited);
+    assert!(decision.message.contains("no such option"), "its last words: {}", decision.message);
 }
 
 #[test]
@@ -219,7 +268,7 @@ fn a_topic(change: impl FnOnce(&mut topic::Observation)) -> topic::Observation {
             acls: false,
             problems: Vec::new(),
         },
-        cluster: topic::Cluster::Ready { uid: "here".to_owned(), replicates: false, acls: false },
+        cluster: topic::Cluster::Ready { uid: "here".to_owned(), replicates: false, brokers: 3, acls: false },
         mark: Some("here".to_owned()),
         adopt: false,
         older: None,
@@ -234,6 +283,13 @@ fn each_guard_on_a_topic_is_missed_when_it_is_taken_out() {
     let cases = [
         (Reason::InvalidSpec, a_topic(|o| o.wish.problems = vec!["topicName: empty".to_owned()])),
         (Reason::BrokerCannotReplicate, a_topic(|o| (o.wish.replication, o.seen) = (2, topic::Seen::Absent))),
+        (
+            Reason::NotEnoughBrokers,
+            a_topic(|o| {
+                o.cluster = topic::Cluster::Ready { uid: "here".to_owned(), replicates: true, brokers: 3, acls: false };
+                (o.wish.replication, o.seen) = (4, topic::Seen::Absent);
+            }),
+        ),
         (Reason::TopicConflict, a_topic(|o| o.older = Some("ns/older".to_owned()))),
         (Reason::TopicExists, a_topic(|o| o.mark = None)),
         (Reason::TopicExists, a_topic(|o| o.mark = Some("gone".to_owned()))),
@@ -241,7 +297,7 @@ fn each_guard_on_a_topic_is_missed_when_it_is_taken_out() {
         (
             Reason::ReplicationChangeRefused,
             a_topic(|o| {
-                o.cluster = topic::Cluster::Ready { uid: "here".to_owned(), replicates: true, acls: false };
+                o.cluster = topic::Cluster::Ready { uid: "here".to_owned(), replicates: true, brokers: 3, acls: false };
                 o.wish.replication = 2;
             }),
         ),
@@ -263,6 +319,7 @@ fn every_reason_is_said_by_something() {
         include_str!("../src/cluster/admission.rs"),
         include_str!("../src/cluster/decide.rs"),
         include_str!("../src/cluster/diagnosis.rs"),
+        include_str!("../src/cluster/formation.rs"),
         include_str!("../src/cluster/partitions.rs"),
         include_str!("../src/cluster/rollout.rs"),
         include_str!("../src/cluster/teardown.rs"),

@@ -105,6 +105,11 @@ fn place_pods(world: &mut World, mut index: usize) {
         }
         // Pods without a StatefulSet do not belong to the cluster, but for those on their way out.
         let there = class != "absent" && (world.set.is_some() || made.terminating);
+        if there && made.ready {
+            made.container = Container::Running;
+        }
+        // Who serves is a member; the others may be new or not.
+        world.told[ordinal as usize] = class != "absent" && (made.ready || index.is_multiple_of(2));
         world.pods[ordinal as usize] = there.then_some(made);
         world.claims[ordinal as usize] = (class != "absent").then(|| claim(ordinal, true, class != "unbound"));
     }
@@ -262,7 +267,7 @@ fn after_any_faults_a_topic_is_ready_or_gone() {
                 3 => world.o.cluster = topic::Cluster::NotReady { phase: Phase::Degraded },
                 4 | 5 => {
                     let uid = if random.below(6) == 0 { "replaced" } else { "here" }.to_owned();
-                    world.o.cluster = topic::Cluster::Ready { uid, replicates: false, acls: false };
+                    world.o.cluster = topic::Cluster::Ready { uid, replicates: false, brokers: 3, acls: false };
                 }
                 6 => world.o.finalizer = false,
                 7 => world.o.wish.partitions = 3 + u32::try_from(random.below(2)).unwrap(),
@@ -274,7 +279,7 @@ fn after_any_faults_a_topic_is_ready_or_gone() {
             world.operate(answers, lost, taken).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
         }
         let uid = "here".to_owned();
-        world.o.cluster = topic::Cluster::Ready { uid, replicates: false, acls: false };
+        world.o.cluster = topic::Cluster::Ready { uid, replicates: false, brokers: 3, acls: false };
         world.o.wish.partitions = 4;
         // A topic of somebody else is waited for until the object may have it.
         refused += u64::from(!world.o.adopt && world.there.is_some());

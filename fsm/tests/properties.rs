@@ -12,8 +12,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rivven_fsm::cluster::partitions::{ELSEWHERE, Partition};
 use rivven_fsm::cluster::{
-    self, Admission, Answer, Broker, Claim, Container, Deletion, LastExit, Object, Observation, Partitions, Pod,
-    Presence, ReclaimPolicy, StatefulSet, Unschedulable, diagnosis,
+    self, Admission, Answer, Broker, Claim, Container, Deletion, LastExit, Membership, Object, Observation, Partitions,
+    Pod, Presence, ReclaimPolicy, StatefulSet, Unschedulable, diagnosis,
 };
 use rivven_fsm::{Kind, Phase};
 
@@ -79,12 +79,26 @@ fn pod() -> impl Strategy<Value = Pod> {
         })
 }
 
+fn membership() -> impl Strategy<Value = Membership> {
+    let of = (prop::collection::btree_set(0..6_u32, 0..6), vec("[a-z]{1,3}", 0..2))
+        .prop_map(|(voters, foreign)| Membership::Of { voters, foreign });
+    let all = (1..6_u32).prop_map(common::members);
+    prop_oneof![1 => Just(Membership::Alone), 2 => Just(Membership::Unknown), 2 => of, 4 => all]
+}
+
 fn answer() -> impl Strategy<Value = Answer> {
     prop_oneof![
         1 => Just(Answer::NotAsked),
         1 => ".{0,10}".prop_map(|why| Answer::Silent { why }),
-        6 => (prop::bool::weighted(0.8), ".{0,6}", ".{0,6}", any::<bool>())
-            .prop_map(|(healthy, version, node_id, leader)| Answer::Said { healthy, version, node_id, leader }),
+        6 => (prop::bool::weighted(0.8), ".{0,6}", ".{0,6}", any::<bool>(), membership()).prop_map(
+            |(healthy, version, node_id, leader, membership)| Answer::Said {
+                healthy,
+                version,
+                node_id,
+                leader,
+                membership,
+            }
+        ),
     ]
 }
 
@@ -172,25 +186,28 @@ fn observation() -> impl Strategy<Value = Observation> {
         vec(broker(), 0..7),
         0..6_u32,
         vec("[a-z]{1,5}", 0..3),
-        partitions(),
+        (partitions(), any::<bool>()),
     )
-        .prop_map(|(head, admission, objects, stateful_set, brokers, replicas, dependents, partitions)| {
-            Observation {
-                recorded: head.0,
-                deletion: head.1,
-                finalizer: head.2,
-                paused: head.3,
-                adopt_volumes: head.4,
-                admission,
-                objects: Object::ALL.into_iter().zip(objects).collect(),
-                stateful_set,
-                brokers: (0..).zip(brokers).map(|(ordinal, broker)| Broker { ordinal, ..broker }).collect(),
-                replicas,
-                capabilities: clustered(),
-                dependents,
-                partitions,
-            }
-        })
+        .prop_map(
+            |(head, admission, objects, stateful_set, brokers, replicas, dependents, (partitions, formed))| {
+                Observation {
+                    recorded: head.0,
+                    deletion: head.1,
+                    finalizer: head.2,
+                    paused: head.3,
+                    adopt_volumes: head.4,
+                    admission,
+                    objects: Object::ALL.into_iter().zip(objects).collect(),
+                    stateful_set,
+                    brokers: (0..).zip(brokers).map(|(ordinal, broker)| Broker { ordinal, ..broker }).collect(),
+                    replicas,
+                    capabilities: clustered(),
+                    dependents,
+                    partitions,
+                    formed,
+                }
+            },
+        )
 }
 
 #[test]

@@ -51,9 +51,12 @@ pub fn capabilities(version: &str) -> Capabilities {
     }
 }
 
-/// The same, with the rows that the annotation overrides.
-pub fn capabilities_with(version: &str, annotation: Option<&str>) -> Result<Capabilities, String> {
+/// What the brokers of a cluster can do: by their version, with the rows that the annotation overrides.
+///
+/// A single broker of a version that says nothing is run alone: the newest release can do no other.
+pub fn capabilities_of(version: &str, brokers: u32, annotation: Option<&str>) -> Result<Capabilities, String> {
     let mut row = capabilities(version);
+    row.clustering &= brokers > 1 || row != UNKNOWN;
     for entry in annotation.unwrap_or_default().split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
         let (key, value) =
             entry.split_once('=').ok_or_else(|| format!("{entry:?} is not of the form capability=true"))?;
@@ -94,11 +97,14 @@ mod tests {
 
     #[test]
     fn the_annotation_overrides_single_rows_and_names_what_is_wrong() {
-        let row = capabilities_with("0.0.22", Some("clustering=true, tls=true")).unwrap();
+        let row = capabilities_of("0.0.22", 1, Some("clustering=true, tls=true")).unwrap();
         assert!(row.clustering && row.tls && !row.auth);
-        assert_eq!(capabilities_with("0.0.22", None), Ok(STANDALONE));
+        assert_eq!(capabilities_of("0.0.22", 1, None), Ok(STANDALONE));
+        assert!(capabilities_of("latest", 3, None).unwrap().clustering);
+        assert!(!capabilities_of("latest", 1, None).unwrap().clustering);
+        assert!(capabilities_of("0.1.0", 1, None).unwrap().clustering);
         for wrong in ["tls", "tls=1", "teleport=true"] {
-            assert!(capabilities_with("0.0.22", Some(wrong)).is_err(), "{wrong}");
+            assert!(capabilities_of("0.0.22", 1, Some(wrong)).is_err(), "{wrong}");
         }
     }
 }

@@ -5,20 +5,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rivven_fsm::cluster::partitions::{ELSEWHERE, Partition};
-use rivven_fsm::cluster::{Answer, Partitions};
+use rivven_fsm::cluster::{Answer, Membership, Partitions};
 use rivven_protocol::TopicMetadata;
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::access::{Access, BrokerAddress};
 use super::error::Error;
-use super::http;
+use super::http::{self, Member};
 use super::session::{Reply, Request, Session, TopicState, limited};
+use super::token::Token;
+use super::topic_config;
 
 /// How long an answer counts. Readiness is the kubelet's to watch and reaches the operator through the pod; the broker
 /// itself is asked once after each start, and then this seldom, to notice one that is up and no longer well.
 const ANSWER_COUNTS: Duration = Duration::from_mins(5);
-/// How long an answer about partitions counts while something is going on, and it is what a restart depends on.
-const RECENT: Duration = Duration::from_secs(1);
+/// How long an answer counts while something is going on: formation and restarts depend on it.
+const RECENT: Duration = Duration::from_millis(400);
 /// How soon a broker that did not answer is asked again, doubling up to the limit.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const RETRY_LIMIT: Duration = Duration::from_secs(30);
@@ -27,6 +30,16 @@ const WORDS_LIMIT: usize = 300;
 
 /// Told of every call: operation, `ok` or the category of the error, and how long it took.
 pub type CallObserver = Arc<dyn Fn(&'static str, &'static str, Duration) + Send + Sync>;
+
+/// How a broker is asked.
+pub struct Inquiry<'a> {
+    /// Nothing is going on that could change the answer, so an older one will do.
+    pub settled: bool,
+    /// The token of the cluster that it should be in. `None`: it runs alone.
+    pub token: Option<&'a Token>,
+    /// Which broker of the cluster is reached at an address, if any.
+    pub member: &'a (dyn Fn(&str) -> Option<u32> + Sync),
+}
 
 /// The brokers, by address. Cheap to clone.
 #[derive(Clone)]
@@ -62,8 +75,10 @@ impl<T> Said<T> {
         Self { incarnation: incarnation.to_owned(), answer, at: Instant::now(), counts_for, failures }
     }
 
-    fn counts(&self) -> bool {
-        self.at.elapsed() < self.counts_for
+    /// What failed is not tried again before its back-off is over, whatever goes on.
+    fn counts(&self, settled: bool) -> bool {
+        let age = self.at.elapsed();
+        age < self.counts_for && (settled || self.failures > 0 || age < RECENT)
     }
 }
 
@@ -90,24 +105,24 @@ impl Brokers {
         *known.partitions.lock().await = Some(Said::new(incarnation, partitions, ANSWER_COUNTS, 0));
     }
 
-    /// What the broker says of itself: health, version, and whether it answers the client protocol. It is asked when
-    /// this start of it was not asked yet, when the answer is old, or when it gave none and the back-off is over.
-    pub async fn ask(&self, address: &BrokerAddress, incarnation: &str) -> Answer {
+    /// What the broker says of itself: health, version, the cluster it is in, and whether it answers the client
+    /// protocol. It is asked when this start of it was not asked yet, when the answer is old, or when it gave none and
+    /// the back-off is over.
+    pub async fn ask(&self, address: &BrokerAddress, incarnation: &str, inquiry: &Inquiry<'_>) -> Answer {
         let known = self.known(address);
         let mut slot = known.itself.lock().await;
         let failures = match of(slot.as_ref(), incarnation) {
-            Some(said) if said.counts() => return said.answer.clone(),
+            Some(said) if said.counts(inquiry.settled) => return said.answer.clone(),
             Some(said) => said.failures,
             None => 0,
         };
-        let (answer, failures, counts_for) = match self.question(address, incarnation, &known).await {
-            Ok(answer @ Answer::Said { healthy: true, .. }) => (answer, 0, ANSWER_COUNTS),
+        let said = match self.question(address, incarnation, &known, inquiry).await {
+            Ok(answer @ Answer::Said { healthy: true, .. }) => Said::new(incarnation, answer, ANSWER_COUNTS, 0),
             // It answered that it is not well: that may pass any moment.
-            Ok(answer) => (answer, failures + 1, retry(failures)),
-            Err(error) => (Answer::Silent { why: words(&error) }, failures + 1, retry(failures)),
+            Ok(answer) => Said::new(incarnation, answer, RECENT, 0),
+            Err(error) => Said::new(incarnation, Answer::Silent { why: words(&error) }, retry(failures), failures + 1),
         };
-        *slot = Some(Said::new(incarnation, answer.clone(), counts_for, failures));
-        answer
+        slot.insert(said).answer.clone()
     }
 
     /// What the broker's metadata says of all partitions. `settled`: nothing is going on that could change it, so an
@@ -122,9 +137,7 @@ impl Brokers {
         let known = self.known(address);
         let mut slot = known.partitions.lock().await;
         let failures = match of(slot.as_ref(), incarnation) {
-            Some(said) if said.counts() && (settled || said.failures > 0 || said.at.elapsed() < RECENT) => {
-                return said.answer.clone();
-            }
+            Some(said) if said.counts(settled) => return said.answer.clone(),
             Some(said) => said.failures,
             None => 0,
         };
@@ -146,7 +159,13 @@ impl Brokers {
         slot.insert(said).answer.clone()
     }
 
-    async fn question(&self, address: &BrokerAddress, incarnation: &str, known: &Known) -> Result<Answer, Error> {
+    async fn question(
+        &self,
+        address: &BrokerAddress,
+        incarnation: &str,
+        known: &Known,
+        inquiry: &Inquiry<'_>,
+    ) -> Result<Answer, Error> {
         let access = &self.shared.access;
         let (health, version) = tokio::try_join!(
             self.timed("health", http::health(access, address)),
@@ -154,17 +173,37 @@ impl Brokers {
         )?;
         // The process stays alive and healthy without a client port (observed on 0.0.22): only an answer counts.
         self.call(address, incarnation, known, &Request::Ping).await?;
-        Ok(Answer::Said { healthy: health.ok, version, node_id: health.node_id, leader: health.leader })
+        let mut healthy = health.ok;
+        let membership = match inquiry.token {
+            None => Membership::Alone,
+            Some(token) => {
+                if health.leader {
+                    healthy &= http::reads_linearizably(access, address, token).await;
+                }
+                let nodes = self.timed("membership", http::membership(access, address, token)).await?;
+                membership(&nodes, inquiry.member)
+            }
+        };
+        Ok(Answer::Said { healthy, version, node_id: health.node_id, leader: health.leader, membership })
     }
 
-    /// Partitions and configuration of a topic; `None` if there is no such topic.
+    /// Tells a broker who the first members of its cluster are.
+    pub async fn bootstrap(&self, address: &BrokerAddress, token: &Token, members: &[Member]) -> Result<(), Error> {
+        let outcome = self.timed("bootstrap", http::bootstrap(&self.shared.access, address, token, members)).await;
+        // What it said before the call says nothing any more, whether the call took effect or its reply was lost.
+        *self.known(address).itself.lock().await = None;
+        outcome
+    }
+
+    /// Partitions and configuration of a topic, and its `replicas` if asked for; `None` if there is no such topic.
     pub async fn describe_topic(
         &self,
         address: &BrokerAddress,
         incarnation: &str,
         topic: &str,
+        replicas: bool,
     ) -> Result<Option<TopicState>, Error> {
-        match self.call(address, incarnation, &self.known(address), &Request::DescribeTopic(topic)).await? {
+        match self.call(address, incarnation, &self.known(address), &Request::DescribeTopic(topic, replicas)).await? {
             Reply::Topic(state) => Ok(state),
             Reply::Done | Reply::Partitions(_) => Err(Error::Protocol("an answer without a topic".to_owned())),
         }
@@ -179,6 +218,36 @@ impl Brokers {
         partitions: u32,
     ) -> Result<(), Error> {
         self.call(address, incarnation, &self.known(address), &Request::CreateTopic(topic, partitions)).await.map(drop)
+    }
+
+    /// Creates a topic whose partitions have their replicas where `assignments` says, by node id, the leader first. Only
+    /// the controller's leader takes it.
+    pub async fn create_replicated_topic(
+        &self,
+        address: &BrokerAddress,
+        token: &Token,
+        topic: &str,
+        min_in_sync: u32,
+        assignments: &[Vec<String>],
+    ) -> Result<(), Error> {
+        let command = json!({ "CreateTopic": {
+            "config": {
+                "name": topic,
+                "partitions": assignments.len(),
+                "replication_factor": assignments.first().map_or(0, Vec::len),
+                "retention_ms": topic_config::DEFAULT_RETENTION_MS,
+                "segment_bytes": topic_config::DEFAULT_SEGMENT_BYTES,
+                "min_isr": min_in_sync,
+                "config": {},
+            },
+            "partition_assignments": assignments,
+        } });
+        self.timed("create_topic", http::propose(&self.shared.access, address, token, &command)).await
+    }
+
+    /// What the broker said when it was last asked, if this start of it was asked.
+    pub async fn said(&self, address: &BrokerAddress, incarnation: &str) -> Option<Answer> {
+        of(self.known(address).itself.lock().await.as_ref(), incarnation).map(|said| said.answer.clone())
     }
 
     /// Adds partitions up to `partitions`.
@@ -272,6 +341,22 @@ impl Brokers {
 
 fn words(error: &Error) -> String {
     error.to_string().chars().take(WORDS_LIMIT).collect()
+}
+
+fn membership(nodes: &[http::Node], member: &(dyn Fn(&str) -> Option<u32> + Sync)) -> Membership {
+    if nodes.is_empty() {
+        return Membership::Unknown;
+    }
+    let mut voters = BTreeSet::new();
+    let mut foreign = Vec::new();
+    for node in nodes {
+        match member(&node.addr) {
+            Some(ordinal) if node.is_voter => drop(voters.insert(ordinal)),
+            Some(_) => {}
+            None => foreign.push(node.addr.clone()),
+        }
+    }
+    Membership::Of { voters, foreign }
 }
 
 fn partitions_of(

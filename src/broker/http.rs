@@ -1,14 +1,17 @@
-//! The HTTP API: health and version. Both are public; nothing here carries a token.
+//! The HTTP API: health and version, which are public, and what concerns the brokers as one cluster, by token.
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
+use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::access::{Access, BrokerAddress};
 use super::error::Error;
+use super::token::Token;
 
 /// How long a call may take, with connecting.
 pub(super) const LIMIT: Duration = Duration::from_secs(2);
@@ -63,20 +66,142 @@ fn parse_version(metrics: &str) -> Option<String> {
     (!version.is_empty()).then(|| version.to_owned())
 }
 
-async fn get(access: &Access, address: &BrokerAddress, path: &str) -> Result<(u16, Bytes), Error> {
-    tokio::time::timeout(LIMIT, exchange(access, address, path)).await.map_err(|_| Error::Timeout(LIMIT))?
+/// A first member of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Member {
+    /// Its node id.
+    pub node_id: String,
+    /// Where the others reach its HTTP API, as a URL.
+    pub addr: String,
 }
 
-async fn exchange(access: &Access, address: &BrokerAddress, path: &str) -> Result<(u16, Bytes), Error> {
+/// A member as a broker tells of it. Its id there is a hash; the address says who it is.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+pub(super) struct Node {
+    pub(super) addr: String,
+    pub(super) is_voter: bool,
+}
+
+#[derive(Deserialize)]
+struct MembershipBody {
+    nodes: Vec<Node>,
+}
+
+/// The members that the broker knows of. Empty: it was never told.
+pub(super) async fn membership(access: &Access, address: &BrokerAddress, token: &Token) -> Result<Vec<Node>, Error> {
+    let (status, body) = call(access, address, Method::GET, "/membership", Some(token), Bytes::new()).await?;
+    succeeded("/membership", status, &body)?;
+    let body: MembershipBody =
+        serde_json::from_slice(&body).map_err(|error| Error::Protocol(format!("/membership: {error}")))?;
+    Ok(body.nodes)
+}
+
+/// Whether the controller's leader can read its metadata linearizably: more than half of the voters still follow it. A
+/// leader that lost them goes on saying that it is well (observed).
+pub(super) async fn reads_linearizably(access: &Access, address: &BrokerAddress, token: &Token) -> bool {
+    let path = "/api/v1/metadata/linearizable";
+    let answer = call(access, address, Method::GET, path, Some(token), Bytes::new()).await;
+    matches!(answer, Ok((200, _)))
+}
+
+/// Tells the broker who the first members are.
+pub(super) async fn bootstrap(
+    access: &Access,
+    address: &BrokerAddress,
+    token: &Token,
+    members: &[Member],
+) -> Result<(), Error> {
+    let body = Bytes::from(json!({ "members": members }).to_string());
+    let (status, body) = call(access, address, Method::POST, "/api/v1/bootstrap", Some(token), body).await?;
+    succeeded("/api/v1/bootstrap", status, &body)
+}
+
+#[derive(Deserialize)]
+struct ProposalBody {
+    success: bool,
+    response: Option<Value>,
+    error: Option<String>,
+}
+
+/// Proposes a change of the metadata. An answer of 200 may carry a refusal (observed).
+pub(super) async fn propose(
+    access: &Access,
+    address: &BrokerAddress,
+    token: &Token,
+    command: &Value,
+) -> Result<(), Error> {
+    let path = "/api/v1/propose";
+    let body = Bytes::from(json!({ "command": command }).to_string());
+    let (status, body) = call(access, address, Method::POST, path, Some(token), body).await?;
+    succeeded(path, status, &body)?;
+    parse_proposal(&body)
+}
+
+fn parse_proposal(body: &[u8]) -> Result<(), Error> {
+    let body: ProposalBody =
+        serde_json::from_slice(body).map_err(|error| Error::Protocol(format!("/api/v1/propose: {error}")))?;
+    let refusal = body.response.as_ref().and_then(|response| response.get("Error")).map(|error| {
+        let message = error.get("message").unwrap_or(error);
+        message.as_str().map_or_else(|| message.to_string(), str::to_owned)
+    });
+    match refusal.or(body.error) {
+        Some(words) => Err(Error::refused(words)),
+        None if body.success => Ok(()),
+        None => Err(Error::Protocol("/api/v1/propose: neither success nor error".to_owned())),
+    }
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    error: String,
+}
+
+fn succeeded(path: &str, status: u16, body: &[u8]) -> Result<(), Error> {
+    if status == 200 {
+        return Ok(());
+    }
+    if status == StatusCode::UNAUTHORIZED.as_u16() {
+        return Err(Error::refused(format!("AUTHORIZATION_FAILED: {path} does not take the cluster's token")));
+    }
+    let words =
+        serde_json::from_slice::<ErrorBody>(body).map_or_else(|_| format!("{path} answered {status}"), |b| b.error);
+    Err(Error::refused(words))
+}
+
+async fn get(access: &Access, address: &BrokerAddress, path: &str) -> Result<(u16, Bytes), Error> {
+    call(access, address, Method::GET, path, None, Bytes::new()).await
+}
+
+async fn call(
+    access: &Access,
+    address: &BrokerAddress,
+    method: Method,
+    path: &str,
+    token: Option<&Token>,
+    body: Bytes,
+) -> Result<(u16, Bytes), Error> {
+    let mut request = hyper::Request::builder()
+        .method(method)
+        .uri(path)
+        .header(hyper::header::HOST, &address.host)
+        .header(hyper::header::CONTENT_TYPE, "application/json")
+        .header(hyper::header::CONNECTION, "close");
+    if let Some(token) = token {
+        request = request.header(hyper::header::AUTHORIZATION, token.bearer());
+    }
+    let request = request.body(Full::new(body)).map_err(|error| Error::Protocol(error.to_string()))?;
+    tokio::time::timeout(LIMIT, exchange(access, address, request)).await.map_err(|_| Error::Timeout(LIMIT))?
+}
+
+async fn exchange(
+    access: &Access,
+    address: &BrokerAddress,
+    request: hyper::Request<Full<Bytes>>,
+) -> Result<(u16, Bytes), Error> {
     let stream = access.open(address, address.api_port).await?;
     let protocol = |error: hyper::Error| Error::Unreachable(error.to_string());
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(protocol)?;
-    let request = hyper::Request::get(path)
-        .header(hyper::header::HOST, &address.host)
-        .header(hyper::header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| Error::Protocol(error.to_string()))?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(protocol)?;
         let status = response.status().as_u16();
@@ -109,6 +234,17 @@ mod tests {
         assert!(!parse_health(503, body).unwrap().ok);
         for wrong in [&b"<html></html>"[..], b"", b"{}", b"{\"node_id_str\":1}"] {
             assert!(parse_health(200, wrong).is_err());
+        }
+    }
+
+    #[test]
+    fn a_refusal_within_a_success_is_a_refusal() {
+        let refused = br#"{"success":true,"response":{"Error":{"message":"Topic 'orders' already exists"}},"error":null,"redirect_to":null}"#;
+        assert!(parse_proposal(refused).unwrap_err().is_already_exists());
+        let created = br#"{"success":true,"response":{"TopicCreated":{"name":"orders","partitions":3}},"error":null}"#;
+        assert_eq!(parse_proposal(created), Ok(()));
+        for wrong in [&b"{}"[..], br#"{"success":false}"#, br#"{"success":false,"error":"no quorum"}"#] {
+            assert!(parse_proposal(wrong).is_err());
         }
     }
 

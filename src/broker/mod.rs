@@ -6,10 +6,13 @@ mod error;
 mod fleet;
 mod http;
 mod session;
+mod token;
 pub mod topic_config;
 
 pub use access::{Access, BrokerAddress};
-pub use capabilities::{capabilities, capabilities_with};
+pub use capabilities::{capabilities, capabilities_of};
 pub use error::Error;
-pub use fleet::{Brokers, CallObserver};
+pub use fleet::{Brokers, CallObserver, Inquiry};
+pub use http::Member;
 pub use session::TopicState;
+pub use token::Token;

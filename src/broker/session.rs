@@ -28,6 +28,8 @@ const TOPICS_AT_ONCE: usize = 1_000;
 pub struct TopicState {
     /// Number of partitions.
     pub partitions: u32,
+    /// The least number of replicas that a partition has, where brokers replicate.
+    pub replication: Option<u32>,
     /// Configuration, with the broker's keys.
     pub config: BTreeMap<String, String>,
 }
@@ -35,7 +37,8 @@ pub struct TopicState {
 /// What may be asked of a broker.
 pub(super) enum Request<'a> {
     Ping,
-    DescribeTopic(&'a str),
+    /// The topic, and whether its replicas are asked for.
+    DescribeTopic(&'a str, bool),
     DescribePartitions,
     CreateTopic(&'a str, u32),
     GrowTopic(&'a str, u32),
@@ -48,7 +51,7 @@ impl Request<'_> {
     pub(super) const fn operation(&self) -> &'static str {
         match self {
             Self::Ping => "ping",
-            Self::DescribeTopic(_) => "describe_topic",
+            Self::DescribeTopic(..) => "describe_topic",
             Self::DescribePartitions => "describe_partitions",
             Self::CreateTopic(..) => "create_topic",
             Self::GrowTopic(..) => "create_partitions",
@@ -59,7 +62,7 @@ impl Request<'_> {
 
     /// Whether sending it twice is sending it once.
     pub(super) const fn is_read(&self) -> bool {
-        matches!(self, Self::Ping | Self::DescribeTopic(_) | Self::DescribePartitions)
+        matches!(self, Self::Ping | Self::DescribeTopic(..) | Self::DescribePartitions)
     }
 }
 
@@ -106,7 +109,9 @@ impl Session {
     /// Sends one request.
     pub(super) async fn send(&mut self, request: &Request<'_>) -> Result<Reply, Error> {
         let (wire, expected): (Wire, fn(&Response) -> bool) = match *request {
-            Request::DescribeTopic(topic) => return self.describe_topic(topic).await.map(Reply::Topic),
+            Request::DescribeTopic(topic, replicas) => {
+                return self.describe_topic(topic, replicas).await.map(Reply::Topic);
+            }
             Request::DescribePartitions => return self.describe_partitions().await.map(Reply::Partitions),
             Request::Ping => (Wire::Ping, |answer| matches!(answer, Response::Pong)),
             Request::CreateTopic(topic, partitions) => {
@@ -135,7 +140,7 @@ impl Session {
 
     /// `None`: there is no such topic. Its configuration is asked for only then: for an unknown topic the broker
     /// answers with defaults and no error (observed on 0.0.22).
-    async fn describe_topic(&mut self, topic: &str) -> Result<Option<TopicState>, Error> {
+    async fn describe_topic(&mut self, topic: &str, replicas: bool) -> Result<Option<TopicState>, Error> {
         let partitions = match self.exchange(Wire::GetMetadata { topic: topic.to_owned() }).await {
             Ok(Response::Metadata { partitions, .. }) => partitions,
             Ok(other) => return Err(unexpected("metadata", &other)),
@@ -147,14 +152,25 @@ impl Session {
             .await?
             .remove(topic)
             .ok_or_else(|| Error::Protocol(format!("the configuration of {topic} is missing in the answer")))?;
-        Ok(Some(TopicState { partitions, config }))
+        let replication = if replicas {
+            let topics = self.metadata(vec![topic.to_owned()]).await?;
+            let partitions = topics.iter().filter(|found| found.name == topic).flat_map(|found| &found.partitions);
+            partitions.map(|partition| u32::try_from(partition.replicas.len()).unwrap_or(u32::MAX)).min()
+        } else {
+            None
+        };
+        Ok(Some(TopicState { partitions, replication, config }))
+    }
+
+    async fn metadata(&mut self, topics: Vec<String>) -> Result<Vec<TopicMetadata>, Error> {
+        match self.exchange(Wire::GetClusterMetadata { topics }).await? {
+            Response::ClusterMetadata { topics, .. } => Ok(topics),
+            other => Err(unexpected("cluster metadata", &other)),
+        }
     }
 
     async fn describe_partitions(&mut self) -> Result<Vec<(TopicMetadata, u32)>, Error> {
-        let topics = match self.exchange(Wire::GetClusterMetadata { topics: Vec::new() }).await? {
-            Response::ClusterMetadata { topics, .. } => topics,
-            other => return Err(unexpected("cluster metadata", &other)),
-        };
+        let topics = self.metadata(Vec::new()).await?;
         let names: Vec<String> = topics.iter().map(|topic| topic.name.clone()).collect();
         let mut configs = BTreeMap::new();
         for names in names.chunks(TOPICS_AT_ONCE) {
@@ -326,7 +342,7 @@ mod tests {
     async fn an_unknown_topic_is_not_asked_for_its_configuration() {
         let (mut session, mut broker) = session().await;
         let words = Response::Error { message: "Topic not found: orders".to_owned() };
-        let request = Request::DescribeTopic("orders");
+        let request = Request::DescribeTopic("orders", false);
         let (outcome, ()) = tokio::join!(session.send(&request), serve(&mut broker, 0, |_| words));
         assert!(matches!(outcome, Ok(Reply::Topic(None))));
     }

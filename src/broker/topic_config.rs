@@ -6,6 +6,11 @@
 /// The key of the least number of in-sync replicas that a write needs.
 pub const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 
+/// `retention.ms` of a topic that nobody configured.
+pub(super) const DEFAULT_RETENTION_MS: u64 = 604_800_000;
+/// `segment.bytes` of a topic that nobody configured.
+pub(super) const DEFAULT_SEGMENT_BYTES: u64 = 1_073_741_824;
+
 /// Names of the broker's own directories: it accepts them as topics and mixes the files (observed on 0.0.22).
 const RESERVED: [&str; 3] = ["wal", "raft", "offsets"];
 /// Longest name in characters.

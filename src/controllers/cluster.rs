@@ -40,14 +40,14 @@ pub(super) async fn reconcile(
     record(&ctx, &mut cluster, &sight, &decision).await?;
     let cluster = &mut cluster;
     for step in &decision.steps {
-        let outcome = ctx.executor.cluster_step(cluster, &sight, step).await;
+        let outcome = ctx.executor.cluster_step(cluster, &sight, ctx.observer.brokers(), step).await;
         ctx.tell_step(KIND, cluster, step.name(), &outcome).await;
         if let Err(error) = outcome {
             if error.is_fault() {
                 let failed = step_failed(&decision, step, &error.to_string());
                 record(&ctx, cluster, &sight, &failed).await?;
             }
-            return Context::after_failure(error);
+            return Err(error.into());
         }
     }
     Ok(ctx.next(KIND, cluster.meta(), &decision, began))

@@ -204,15 +204,17 @@ impl Context {
         Action::requeue(decision.requeue.unwrap_or_else(|| spread(self.resync, meta)).max(CACHE_LAG))
     }
 
-    /// What to do after a step did not take effect: look anew at once where the world had moved, back off from a fault.
-    pub(super) fn after_failure(error: StepError) -> Result<Action, ReconcileError> {
-        if error.is_fault() { Err(error.into()) } else { Ok(Action::requeue(LOOK_ANEW)) }
-    }
-
     /// How long to wait after a failure.
     pub(super) fn back_off(&self, kind: Kind, meta: &ObjectMeta, error: &ReconcileError) -> Action {
-        self.metrics.failed(kind, error.category());
+        if let ReconcileError::Step(StepError::Held(_) | StepError::NotLeading) = error {
+            return Action::requeue(LOOK_ANEW);
+        }
         let wait = self.backoffs.next(meta.uid.as_deref().unwrap_or_default());
+        if let ReconcileError::Step(StepError::Moved(_)) = error {
+            // What moved comes by a watch, soon and by itself. Where it does not, asking ever again would not bring it.
+            return Action::requeue(wait);
+        }
+        self.metrics.failed(kind, error.category());
         warn!(%kind, name = ?meta.name, %error, wait_ms = wait.as_millis(), "reconcile failed");
         Action::requeue(wait)
     }

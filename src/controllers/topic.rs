@@ -47,7 +47,7 @@ pub(super) async fn reconcile(
                 let failed = step_failed(&decision, step, &error.to_string());
                 record(&ctx, topic, &sight, &failed).await?;
             }
-            return Context::after_failure(error);
+            return Err(error.into());
         }
     }
     Ok(ctx.next(KIND, topic.meta(), &decision, began))

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{Executor, StepError, apply};
 use crate::api::RivvenCluster;
+use crate::broker::{Brokers, Member};
 use crate::names;
 use crate::observe::ClusterSight;
 
@@ -21,6 +22,7 @@ impl Executor {
         &self,
         cluster: &RivvenCluster,
         sight: &ClusterSight,
+        brokers: &Brokers,
         step: &Step,
     ) -> Result<String, StepError> {
         self.may_write()?;
@@ -38,6 +40,14 @@ impl Executor {
                 let api = Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), &namespace);
                 api.patch(claim, &PatchParams::default(), &Patch::Merge(patch)).await?;
                 Ok(format!("volume claim {claim} adopted"))
+            }
+            Step::Bootstrap { founder } => bootstrap(sight, brokers, *founder).await,
+            Step::MarkFormed => {
+                let mark = json!({ names::FORMED: cluster.uid() });
+                let patch = json!({ "metadata": { "uid": cluster.uid(), "annotations": mark } });
+                let api = Api::<RivvenCluster>::namespaced(self.client.clone(), &namespace);
+                api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+                Ok("noted that the cluster was formed".to_owned())
             }
             Step::RestartPod { ordinal, uid } => {
                 let pod = names::pod(&name, *ordinal);
@@ -126,6 +136,16 @@ impl Executor {
             done => Ok(done.map(drop)?),
         }
     }
+}
+
+/// Tells one broker of all. That another was faster shows in the refusal of the broker; the next look sees it.
+async fn bootstrap(sight: &ClusterSight, brokers: &Brokers, founder: u32) -> Result<String, StepError> {
+    let (Some((_, address)), Some(token)) = (sight.members.get(founder as usize), &sight.token) else {
+        return Err(StepError::Internal("a bootstrap was decided without a broker or its token".to_owned()));
+    };
+    let members: Vec<Member> = sight.members.iter().map(|(member, _)| member.clone()).collect();
+    brokers.bootstrap(address, token, &members).await?;
+    Ok(format!("{} was told of {} members", address.pod, members.len()))
 }
 
 fn only(uid: &str) -> Preconditions {

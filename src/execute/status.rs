@@ -46,7 +46,9 @@ impl Executor {
     /// Writes the status if it differs from the one that was read. Returns the object's
     /// metadata after that, if it was written: a step that follows must not be refused for this very write.
     ///
-    /// The patch names the object's uid: a status must not land on an object of the same name made since.
+    /// The patch names the object's uid: a status must not land on an object of the same name made since. It names the
+    /// version that was looked at as well: an API server that has not caught up shows a new process the past, and a phase
+    /// decided from it must not replace a later one ([`StepError::Moved`]).
     pub async fn write_status<K>(
         &self,
         meta: &ObjectMeta,
@@ -63,7 +65,8 @@ impl Executor {
             return Ok(None);
         }
         self.may_write()?;
-        let patch = json!({ "metadata": { "uid": meta.uid }, "status": changes });
+        let patch =
+            json!({ "metadata": { "uid": meta.uid, "resourceVersion": meta.resource_version }, "status": changes });
         // As a dynamic object: the answer need not be readable as its type, and a malformed object is told so here too.
         let namespace = meta.namespace.as_deref().unwrap_or_default();
         let api = Api::<DynamicObject>::namespaced_with(self.client.clone(), namespace, &ApiResource::erase::<K>(&()));

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::{Executor, StepError};
 use crate::api::RivvenTopic;
-use crate::broker::Brokers;
+use crate::broker::topic_config::MIN_INSYNC_REPLICAS;
+use crate::broker::{self, BrokerAddress, Brokers};
 use crate::names;
 use crate::observe::TopicSight;
 
@@ -40,15 +41,22 @@ impl Executor {
             return Err(StepError::Internal("a step for a broker was decided without a broker".to_owned()));
         };
         match step {
-            Step::Create { partitions } => match brokers.create_topic(address, incarnation, name, *partitions).await {
-                Ok(()) => Ok(format!("topic {name} created with {partitions} partitions")),
-                Err(error) if error.is_already_exists() => {
-                    // Somebody made it between our look and our call: it is not ours, whatever the mark says.
-                    self.mark(topic, Value::Null).await?;
-                    Err(StepError::Moved(error.to_string()))
+            Step::Create { partitions, assignments } => {
+                let created = if assignments.is_empty() {
+                    brokers.create_topic(address, incarnation, name, *partitions).await
+                } else {
+                    create_replicated(brokers, sight, address, assignments).await
+                };
+                match created {
+                    Ok(()) => Ok(format!("topic {name} created with {partitions} partitions")),
+                    Err(error) if error.is_already_exists() => {
+                        // Somebody made it between our look and our call: it is not ours, whatever the mark says.
+                        self.mark(topic, Value::Null).await?;
+                        Err(StepError::Moved(error.to_string()))
+                    }
+                    Err(error) => Err(error.into()),
                 }
-                Err(error) => Err(error.into()),
-            },
+            }
             Step::Grow { partitions } => {
                 brokers.grow_topic(address, incarnation, name, *partitions).await?;
                 Ok(format!("topic {name} grown to {partitions} partitions"))
@@ -71,4 +79,22 @@ impl Executor {
         api.patch(&topic.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
         Ok(())
     }
+}
+
+async fn create_replicated(
+    brokers: &Brokers,
+    sight: &TopicSight,
+    address: &BrokerAddress,
+    assignments: &[Vec<u32>],
+) -> Result<(), broker::Error> {
+    let Some(token) = &sight.token else {
+        return Err(broker::Error::Unreachable("the token of the brokers' admin API is not known".to_owned()));
+    };
+    let wish = &sight.observation.wish;
+    let nodes: Vec<Vec<String>> = assignments
+        .iter()
+        .map(|replicas| replicas.iter().map(|ordinal| names::pod(&sight.cluster, *ordinal)).collect())
+        .collect();
+    let minimum = wish.config.get(MIN_INSYNC_REPLICAS).and_then(|value| value.parse().ok()).unwrap_or(1);
+    brokers.create_replicated_topic(address, token, &wish.topic, minimum, &nodes).await
 }

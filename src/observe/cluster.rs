@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{ObserveError, Observer, live, pod};
 use crate::api::{ReclaimPolicy, RivvenCluster, RivvenClusterSpec};
-use crate::broker::{BrokerAddress, capabilities_with};
+use crate::broker::{self, BrokerAddress, Inquiry, Member, Token, capabilities_of};
 use crate::{names, render};
 
 /// What was seen of a cluster, and what the steps that may follow need.
@@ -21,6 +21,10 @@ pub struct ClusterSight {
     pub desired: BTreeMap<Object, Value>,
     /// The live objects that the desired ones were held against, with their `resourceVersion`.
     pub live: BTreeMap<Object, Value>,
+    /// The brokers that should be there, as members of one cluster, and where they are.
+    pub members: Vec<(Member, BrokerAddress)>,
+    /// The token of their admin API.
+    pub token: Option<Token>,
 }
 
 impl Observer {
@@ -44,12 +48,13 @@ impl Observer {
             .as_ref()
             .filter(|set| !matches!(live::presence(&Value::Null, Some(set), &uid), Presence::Foreign { .. }));
         let accepted = ours.and_then(accepted_spec);
-        let override_ = cluster.annotations().get(crate::broker::capabilities::ANNOTATION).map(String::as_str);
+        let override_ = cluster.annotations().get(broker::capabilities::ANNOTATION).map(String::as_str);
 
         let (admission, in_force, capabilities) = self.admit(cluster, &namespace, accepted, override_).await;
         let mut desired = BTreeMap::new();
         let mut live = BTreeMap::new();
         let mut objects = Vec::new();
+        let mut token = None;
         if let (Some(spec), None) = (&in_force, deletion) {
             let input = render::Input {
                 name: &name,
@@ -64,7 +69,11 @@ impl Observer {
             (live, unreadable) = self.live_objects(&namespace, &name, set.as_ref()).await;
             for (object, wanted) in &desired {
                 let presence = match (object, unreadable.get(object)) {
-                    (Object::AuthSecret, _) => self.auth_secret(&namespace, &name, &uid).await,
+                    (Object::AuthSecret, _) => {
+                        let (presence, found) = self.auth_secret(&namespace, &name, &uid).await;
+                        token = found;
+                        presence
+                    }
                     (_, Some(why)) => Presence::Unknown { why: why.clone() },
                     _ => live::presence(wanted, live.get(object), &uid),
                 };
@@ -73,16 +82,19 @@ impl Observer {
         }
 
         let replicas = in_force.as_ref().map_or(cluster.spec.replicas, |spec| spec.replicas);
-        let mut brokers = self.brokers_of(&namespace, &name, &uid, replicas).await;
+        let stateful_set = ours.map(stateful_set);
+        let place = Place { namespace: &namespace, cluster: &name, uid: &uid };
+        let wanted = stateful_set.as_ref().and_then(|set| set.update_revision.as_deref());
+        let mut brokers = self.brokers_of(&place, replicas, wanted, capabilities, token.as_ref()).await;
         if finalizer && in_force.is_some() && deletion.is_none() && ours.is_none() {
             // A StatefulSet takes any claim of the needed name, so each is looked for before there is one.
             for broker in brokers.iter_mut().filter(|broker| broker.ordinal < replicas && broker.claim.is_none()) {
                 broker.claim = self.unwatched_claim(&namespace, &names::claim(&name, broker.ordinal), &uid).await?;
             }
         }
-        let stateful_set = ours.map(stateful_set);
+        let capabilities = as_reported(capabilities, in_force.as_ref(), &brokers);
         let partitions = if capabilities.partition_metadata {
-            self.partitions_of(&namespace, &name, stateful_set.as_ref(), &brokers).await
+            self.partitions_of(&place, wanted, &brokers).await
         } else {
             fsm::Partitions::Unreplicated
         };
@@ -96,12 +108,14 @@ impl Observer {
             objects,
             stateful_set,
             brokers,
+            formed: cluster.annotations().get(names::FORMED) == Some(&uid),
             partitions,
             replicas,
             capabilities,
             dependents: if deletion.is_some() { self.dependents(&namespace, &name) } else { Vec::new() },
         };
-        Ok(ClusterSight { observation, desired, live })
+        let members = (0..replicas).map(|ordinal| self.member(&namespace, &name, ordinal)).collect();
+        Ok(ClusterSight { observation, desired, live, members, token })
     }
 
     /// The verdict on the spec, the spec in force, and what its broker version can do.
@@ -114,10 +128,11 @@ impl Observer {
     ) -> (fsm::Admission, Option<RivvenClusterSpec>, fsm::Capabilities) {
         let name = cluster.name_any();
         let mut wish = cluster.spec.wish(&name);
-        let capabilities = capabilities_with(&cluster.spec.version, override_).unwrap_or_else(|problem| {
-            wish.problems.push(format!("annotation {}: {problem}", crate::broker::capabilities::ANNOTATION));
-            crate::broker::capabilities(&cluster.spec.version)
-        });
+        let capabilities =
+            capabilities_of(&cluster.spec.version, cluster.spec.replicas, override_).unwrap_or_else(|problem| {
+                wish.problems.push(format!("annotation {}: {problem}", broker::capabilities::ANNOTATION));
+                broker::capabilities(&cluster.spec.version)
+            });
         let mut prerequisites = Vec::new();
         let tls = &cluster.spec.tls;
         for secret in [&tls.cert_secret_name, &tls.client_ca_secret_name].into_iter().flatten().filter(|_| tls.enabled)
@@ -138,8 +153,8 @@ impl Observer {
             fsm::Admission::Refused(_) => None,
         };
         let capabilities = match &in_force {
-            Some(spec) => capabilities_with(&spec.version, override_)
-                .unwrap_or_else(|_| crate::broker::capabilities(&spec.version)),
+            Some(spec) => capabilities_of(&spec.version, spec.replicas, override_)
+                .unwrap_or_else(|_| broker::capabilities(&spec.version)),
             None => capabilities,
         };
         (admission, in_force, capabilities)
@@ -168,8 +183,17 @@ impl Observer {
         (live, unreadable)
     }
 
-    /// Every broker that should be or is there: by pod, by claim, by number.
-    async fn brokers_of(&self, namespace: &str, cluster: &str, uid: &str, replicas: u32) -> Vec<fsm::Broker> {
+    /// Every broker that should be or is there: by pod, by claim, by number. `wanted` is the revision that their pods
+    /// should have.
+    async fn brokers_of(
+        &self,
+        place: &Place<'_>,
+        replicas: u32,
+        wanted: Option<&str>,
+        capabilities: fsm::Capabilities,
+        token: Option<&Token>,
+    ) -> Vec<fsm::Broker> {
+        let Place { namespace, cluster, uid } = *place;
         let is_ours =
             |labels: &BTreeMap<String, String>| labels.get(names::CLUSTER).map(String::as_str) == Some(cluster);
         let pods = self.caches.pods.select(namespace, |pod| is_ours(pod.labels()));
@@ -178,31 +202,61 @@ impl Observer {
         let claims = self.caches.claims.select(namespace, |claim| is_ours(claim.labels()));
         ordinals
             .extend(claims.iter().filter_map(|claim| names::ordinal(cluster, claim.name_any().strip_prefix("data-")?)));
+        let mut brokers: Vec<fsm::Broker> = ordinals
+            .into_iter()
+            .map(|ordinal| {
+                let pod = self.caches.pods.get(namespace, &names::pod(cluster, ordinal));
+                let claim = self.caches.claims.get(namespace, &names::claim(cluster, ordinal));
+                fsm::Broker {
+                    ordinal,
+                    pod: pod.as_deref().map(pod::facts),
+                    answer: fsm::Answer::NotAsked,
+                    claim: claim.map(|claim| pod::claim(&claim, uid)),
+                }
+            })
+            .collect();
+        let token = token.filter(|_| capabilities.clustering);
+        if capabilities.clustering && token.is_none() {
+            return brokers;
+        }
+        let settled = (0..replicas).all(|ordinal| {
+            let pod = brokers.iter().find(|broker| broker.ordinal == ordinal).and_then(|broker| broker.pod.as_ref());
+            pod.is_some_and(|pod| pod.is_up() && Some(pod.revision.as_str()) == wanted)
+        });
+        self.ask(place, &mut brokers, settled, token).await;
+        // Pods that are all well do not make answers of different times one picture: then all are asked anew.
+        if settled && token.is_some() && !agree(&brokers) {
+            self.ask(place, &mut brokers, false, token).await;
+        }
+        brokers
+    }
 
-        join_all(ordinals.into_iter().map(|ordinal| async move {
-            let pod = self.caches.pods.get(namespace, &names::pod(cluster, ordinal));
-            let facts = pod.as_deref().map(pod::facts);
-            let incarnation = pod.as_deref().and_then(pod::incarnation);
-            let answer = match (facts.as_ref().is_some_and(fsm::Pod::is_up), incarnation) {
+    /// Asks every broker that can answer. One that is to become a member is asked before its pod is ready, for it is
+    /// not ready before it is a member.
+    async fn ask(&self, place: &Place<'_>, brokers: &mut [fsm::Broker], settled: bool, token: Option<&Token>) {
+        let Place { namespace, cluster, .. } = *place;
+        let member = |url: &str| names::ordinal_at(cluster, namespace, url, &self.domain);
+        let inquiry = Inquiry { settled, token, member: &member };
+        let inquiry = &inquiry;
+        let answers = brokers.iter().map(|broker| async move {
+            let pod = self.caches.pods.get(namespace, &names::pod(cluster, broker.ordinal));
+            let can = |facts: &fsm::Pod| facts.is_up() || (token.is_some() && !facts.terminating);
+            match (broker.pod.as_ref().is_some_and(can), pod.as_deref().and_then(pod::incarnation)) {
                 (true, Some(incarnation)) => {
-                    self.brokers.ask(&self.address(namespace, cluster, ordinal), incarnation).await
+                    self.brokers.ask(&self.address(namespace, cluster, broker.ordinal), incarnation, inquiry).await
                 }
                 _ => fsm::Answer::NotAsked,
-            };
-            let claim = self.caches.claims.get(namespace, &names::claim(cluster, ordinal));
-            fsm::Broker { ordinal, pod: facts, answer, claim: claim.map(|claim| pod::claim(&claim, uid)) }
-        }))
-        .await
+            }
+        });
+        let answers = join_all(answers).await;
+        for (broker, answer) in brokers.iter_mut().zip(answers) {
+            broker.answer = answer;
+        }
     }
 
     /// What the brokers' metadata says of the partitions: the controller's leader is asked, or else any that answers.
-    async fn partitions_of(
-        &self,
-        namespace: &str,
-        cluster: &str,
-        set: Option<&fsm::StatefulSet>,
-        brokers: &[fsm::Broker],
-    ) -> fsm::Partitions {
+    async fn partitions_of(&self, place: &Place<'_>, wanted: Option<&str>, brokers: &[fsm::Broker]) -> fsm::Partitions {
+        let Place { namespace, cluster, .. } = *place;
         let answers = |broker: &&fsm::Broker| matches!(broker.answer, fsm::Answer::Said { healthy: true, .. });
         let leads = |broker: &&fsm::Broker| matches!(broker.answer, fsm::Answer::Said { leader: true, .. });
         let asked = brokers.iter().filter(answers).max_by_key(|broker| leads(broker));
@@ -210,12 +264,20 @@ impl Observer {
         let (Some(asked), Some(incarnation)) = (asked, pod.as_deref().and_then(pod::incarnation)) else {
             return fsm::Partitions::Unknown { why: "no broker answers".to_owned() };
         };
-        let wanted = set.and_then(|set| set.update_revision.as_ref());
         let settled = brokers.iter().all(|broker| {
-            answers(&broker) && broker.pod.as_ref().is_some_and(|pod| pod.is_up() && Some(&pod.revision) == wanted)
+            let as_wanted = |pod: &fsm::Pod| pod.is_up() && Some(pod.revision.as_str()) == wanted;
+            answers(&broker) && broker.pod.as_ref().is_some_and(as_wanted)
         });
         let ordinal = |node: &str| names::ordinal(cluster, node);
         self.brokers.partitions(&self.address(namespace, cluster, asked.ordinal), incarnation, settled, ordinal).await
+    }
+
+    fn member(&self, namespace: &str, cluster: &str, ordinal: u32) -> (Member, BrokerAddress) {
+        let member = Member {
+            node_id: names::pod(cluster, ordinal),
+            addr: names::api_url(cluster, namespace, ordinal, &self.domain),
+        };
+        (member, self.address(namespace, cluster, ordinal))
     }
 
     /// Where a broker is: by its names alone, never by a status.
@@ -251,6 +313,48 @@ impl Observer {
         all.extend(connects.iter().map(|c| name("RivvenConnect", &|| (c.namespace(), c.name_any()))));
         all.sort();
         all
+    }
+}
+
+/// Where a cluster is.
+struct Place<'a> {
+    namespace: &'a str,
+    cluster: &'a str,
+    uid: &'a str,
+}
+
+/// All answer that they are well, one leads, and all know the same members.
+fn agree(brokers: &[fsm::Broker]) -> bool {
+    let said = brokers.iter().filter_map(|broker| match &broker.answer {
+        fsm::Answer::Said { healthy: true, leader, membership, .. } => Some((*leader, membership)),
+        _ => None,
+    });
+    let said: Vec<_> = said.collect();
+    said.len() == brokers.len()
+        && said.iter().filter(|(leader, _)| *leader).count() == 1
+        && said.windows(2).all(|pair| pair[0].1 == pair[1].1)
+}
+
+/// A version that says nothing is known as soon as the brokers report theirs. How they are run stays as it was decided
+/// without knowing: it is in their template.
+fn as_reported(
+    capabilities: fsm::Capabilities,
+    spec: Option<&RivvenClusterSpec>,
+    brokers: &[fsm::Broker],
+) -> fsm::Capabilities {
+    let unknown = broker::capabilities("");
+    if spec.is_none_or(|spec| broker::capabilities(&spec.version) != unknown) {
+        return capabilities;
+    }
+    let mut versions = brokers.iter().filter_map(|broker| match &broker.answer {
+        fsm::Answer::Said { version, .. } => Some(version.as_str()),
+        _ => None,
+    });
+    match versions.next() {
+        Some(first) if versions.all(|other| other == first) => {
+            fsm::Capabilities { clustering: capabilities.clustering, ..broker::capabilities(first) }
+        }
+        _ => capabilities,
     }
 }
 

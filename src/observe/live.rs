@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
 use kube::api::DynamicObject;
 use kube::{Api, Resource};
 use rivven_fsm::cluster::{Claim, Object, Presence};
@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{ObserveError, Observer, compare, pod};
+use super::{ObserveError, Observer, SeenSecret, compare, pod};
+use crate::broker::Token;
 use crate::names;
 
 /// How long a Secret that was seen counts as there. Then it is read again, so that one that was deleted is made anew.
@@ -55,22 +56,26 @@ impl Observer {
         .transpose()
     }
 
-    /// The Secret with the admin token. Only that it is there and ours is looked at; its content is not kept.
-    pub(super) async fn auth_secret(&self, namespace: &str, cluster: &str, uid: &str) -> Presence {
+    /// The Secret with the admin token, and the token.
+    pub(super) async fn auth_secret(&self, namespace: &str, cluster: &str, uid: &str) -> (Presence, Option<Token>) {
         let key = (uid.to_owned(), names::auth_secret(cluster));
-        if self.remembered(&key) {
-            return Presence::Current;
+        if let Some(seen) = self.remembered(&key) {
+            return (Presence::Current, seen.token);
         }
         match self.live(namespace, cluster, Object::AuthSecret).await {
-            Ok(Some(secret)) => {
-                let presence = ownership(&secret, uid);
-                if presence == Presence::Current {
-                    self.remember(key);
+            Ok(Some(secret)) => match (ownership(&secret, uid), token(&secret)) {
+                (Presence::Current, None) => {
+                    let why = format!("it has no usable key {}; delete it to have it made anew", names::TOKEN_KEY);
+                    (Presence::Unknown { why }, None)
                 }
-                presence
-            }
-            Ok(None) => Presence::Missing,
-            Err(error) => Presence::Unknown { why: error.to_string() },
+                (Presence::Current, token) => {
+                    self.remember(key, token.clone());
+                    (Presence::Current, token)
+                }
+                (other, _) => (other, None),
+            },
+            Ok(None) => (Presence::Missing, None),
+            Err(error) => (Presence::Unknown { why: error.to_string() }, None),
         }
     }
 
@@ -88,27 +93,32 @@ impl Observer {
     /// Whether a Secret that a spec refers to is there. `None`: could not be found out.
     pub(super) async fn secret_exists(&self, namespace: &str, name: &str) -> Option<bool> {
         let key = (namespace.to_owned(), name.to_owned());
-        if self.remembered(&key) {
+        if self.remembered(&key).is_some() {
             return Some(true);
         }
-        let api = Api::<k8s_openapi::api::core::v1::Secret>::namespaced(self.client.clone(), namespace);
+        let api = Api::<Secret>::namespaced(self.client.clone(), namespace);
         let found = api.get_opt(name).await.ok()?.is_some();
         if found {
-            self.remember(key);
+            self.remember(key, None);
         }
         Some(found)
     }
 
-    fn remembered(&self, key: &(String, String)) -> bool {
+    fn remembered(&self, key: &(String, String)) -> Option<SeenSecret> {
         let secrets = self.secrets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        secrets.get(key).is_some_and(|seen| seen.elapsed() < SECRET_COUNTS)
+        secrets.get(key).filter(|seen| seen.at.elapsed() < SECRET_COUNTS).cloned()
     }
 
-    fn remember(&self, key: (String, String)) {
+    fn remember(&self, key: (String, String), token: Option<Token>) {
         let mut secrets = self.secrets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        secrets.retain(|_, seen| seen.elapsed() < SECRET_COUNTS);
-        secrets.insert(key, Instant::now());
+        secrets.retain(|_, seen| seen.at.elapsed() < SECRET_COUNTS);
+        secrets.insert(key, SeenSecret { at: Instant::now(), token });
     }
+}
+
+fn token(secret: &Value) -> Option<Token> {
+    let secret: Secret = serde_json::from_value(secret.clone()).ok()?;
+    Token::new(std::str::from_utf8(&secret.data?.get(names::TOKEN_KEY)?.0).ok()?)
 }
 
 /// How a live object stands to the desired one.

@@ -20,7 +20,16 @@ pub use cluster::ClusterSight;
 pub use malformed::RecordedStatus;
 pub use topic::TopicSight;
 
-use crate::broker::Brokers;
+use crate::broker::{Brokers, Token};
+
+/// A Secret that was seen. Secrets are never watched or listed, and reading one at each look would make an idle
+/// operator talk.
+#[derive(Clone)]
+struct SeenSecret {
+    at: Instant,
+    /// The admin token, of one that was read for it.
+    token: Option<Token>,
+}
 
 /// Looks at the world.
 #[derive(Clone)]
@@ -29,9 +38,7 @@ pub struct Observer {
     caches: Caches,
     brokers: Brokers,
     domain: String,
-    /// Secrets that were seen, and when: Secrets are never watched or listed, and reading one at each look would make
-    /// an idle operator talk.
-    secrets: Arc<Mutex<HashMap<(String, String), Instant>>>,
+    secrets: Arc<Mutex<HashMap<(String, String), SeenSecret>>>,
 }
 
 impl Observer {

@@ -5,7 +5,7 @@ use rivven_fsm::topic as fsm;
 
 use super::{Observer, pod};
 use crate::api::{ClusterRef, Phase, RivvenConnect, RivvenTopic};
-use crate::broker::{BrokerAddress, capabilities};
+use crate::broker::{BrokerAddress, Token, capabilities};
 use crate::names;
 
 /// Every namespace, in `spec.allowedNamespaces`.
@@ -15,8 +15,12 @@ const EVERY_NAMESPACE: &str = "*";
 pub struct TopicSight {
     /// What decisions are made from.
     pub observation: fsm::Observation,
-    /// The broker that serves the topic, and which start of it.
+    /// The broker that is asked, and which start of it: the controller's leader, where there is one.
     pub broker: Option<(BrokerAddress, String)>,
+    /// Name of the cluster, by which its brokers have their node ids.
+    pub cluster: String,
+    /// The token of the brokers' admin API, where the cluster replicates.
+    pub token: Option<Token>,
 }
 
 impl Observer {
@@ -25,17 +29,26 @@ impl Observer {
         let wish = topic.wish();
         let namespace = topic.namespace().unwrap_or_default();
         let cluster = self.referred(&namespace, &topic.spec.cluster_ref);
-        let broker = matches!(cluster, fsm::Cluster::Ready { .. })
-            .then(|| self.broker_of(&namespace, &topic.spec.cluster_ref))
-            .flatten();
+        let (mut broker, mut token, mut replicates) = (None, None, false);
+        if let fsm::Cluster::Ready { uid, replicates: able, brokers, .. } = &cluster {
+            let reference = &topic.spec.cluster_ref;
+            let home = reference.namespace.as_deref().unwrap_or(&namespace);
+            broker = self.broker_of(home, &reference.name, *brokers).await;
+            replicates = *able;
+            if replicates {
+                token = self.auth_secret(home, &reference.name, uid).await.1;
+            }
+        }
         let older = self.older(topic, &namespace);
         let seen = match &broker {
             Some((address, incarnation)) if wish.problems.is_empty() && older.is_none() => {
-                match self.brokers.describe_topic(address, incarnation, &wish.topic).await {
+                match self.brokers.describe_topic(address, incarnation, &wish.topic, replicates).await {
                     // A standalone broker holds one copy of each partition; one that replicates tells by partition.
-                    Ok(Some(state)) => {
-                        fsm::Seen::Present { partitions: state.partitions, replication: Some(1), config: state.config }
-                    }
+                    Ok(Some(state)) => fsm::Seen::Present {
+                        partitions: state.partitions,
+                        replication: if replicates { state.replication } else { Some(1) },
+                        config: state.config,
+                    },
                     Ok(None) => fsm::Seen::Absent,
                     Err(error) => fsm::Seen::Unknown { why: error.to_string() },
                 }
@@ -57,7 +70,7 @@ impl Observer {
             older,
             seen,
         };
-        TopicSight { observation, broker }
+        TopicSight { observation, broker, cluster: topic.spec.cluster_ref.name.clone(), token }
     }
 
     /// Looks at a connect.
@@ -91,6 +104,7 @@ impl Observer {
                 fsm::Cluster::Ready {
                     uid: cluster.uid().unwrap_or_default(),
                     replicates: able.partition_metadata,
+                    brokers: status.and_then(|status| status.ready_replicas).unwrap_or(0),
                     acls: able.acls,
                 }
             }
@@ -98,11 +112,24 @@ impl Observer {
         }
     }
 
-    fn broker_of(&self, namespace: &str, reference: &ClusterRef) -> Option<(BrokerAddress, String)> {
-        let home = reference.namespace.as_deref().unwrap_or(namespace);
-        let pod = self.caches.pods.get(home, &names::pod(&reference.name, 0))?;
-        let incarnation = pod::incarnation(&pod)?.to_owned();
-        Some((self.address(home, &reference.name, 0), incarnation))
+    /// The controller's leader, or else the first broker that runs.
+    async fn broker_of(&self, home: &str, cluster: &str, brokers: u32) -> Option<(BrokerAddress, String)> {
+        let mut first = None;
+        for ordinal in 0..brokers {
+            let Some(pod) = self.caches.pods.get(home, &names::pod(cluster, ordinal)) else { continue };
+            let Some(incarnation) = pod::incarnation(&pod) else { continue };
+            let address = self.address(home, cluster, ordinal);
+            let leads = matches!(
+                self.brokers.said(&address, incarnation).await,
+                Some(rivven_fsm::cluster::Answer::Said { leader: true, .. })
+            );
+            let found = (address, incarnation.to_owned());
+            if leads {
+                return Some(found);
+            }
+            first.get_or_insert(found);
+        }
+        first
     }
 
     /// The oldest other object that manages the same topic of the same cluster, if it is older than this one.

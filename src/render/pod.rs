@@ -132,7 +132,8 @@ fn environment(input: &Input<'_>) -> Value {
     let mut set = |name: &str, value: String| {
         plain.insert(name.to_owned(), Value::String(value));
     };
-    set("RIVVEN_MODE", "standalone".to_owned());
+    let clustering = input.capabilities.clustering;
+    set("RIVVEN_MODE", if clustering { "cluster" } else { "standalone" }.to_owned());
     set("RIVVEN_BIND", any(names::CLIENT_PORT));
     set("RIVVEN_CLUSTER_BIND", any(names::CLUSTER_PORT));
     set("RIVVEN_API_BIND", any(names::API_PORT));
@@ -146,8 +147,17 @@ fn environment(input: &Input<'_>) -> Value {
     set("RIVVEN_MAX_CONNECTIONS_PER_IP", config.max_connections_per_ip.to_string());
     set("RUST_LOG", config.log_level.clone());
     set("NO_COLOR", "1".to_owned());
-    if !input.capabilities.auth {
-        // No user can be created on such a broker: with authentication on, it answers nothing but a ping.
+    if clustering {
+        set("RIVVEN_CLUSTER_NAME", input.name.to_owned());
+    }
+    if clustering && input.capabilities.dns_addresses {
+        let service = format!("{}.{}.svc.{}", names::headless_service(input.name), input.namespace, input.domain);
+        set("RIVVEN_ADVERTISE_ADDR", format!("$(RIVVEN_NODE_ID).{service}:{}", names::CLUSTER_PORT));
+        // The Service and not a list of brokers: a list would change, and restart everybody, with each broker added.
+        set("RIVVEN_SEEDS", format!("{service}:{}", names::CLUSTER_PORT));
+    }
+    // Authentication is refused before anything is rendered; so far brokers are fenced by the NetworkPolicy.
+    if !spec.auth.enabled {
         set("RIVVEN_NO_REQUIRE_AUTH", "true".to_owned());
     }
     variables.extend(plain.into_iter().map(|(name, value)| json!({ "name": name, "value": value })));

@@ -2,13 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code, reason = "tests")]
 
 pub mod broker;
+pub mod cluster;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rivven_operator::api::{RivvenCluster, RivvenTopic};
-use rivven_operator::broker::Brokers;
+use rivven_operator::broker::{Access, Brokers};
 use rivven_operator::controllers::{self, Context, Scope};
 use rivven_operator::execute::Executor;
 use rivven_operator::observe::Observer;
@@ -21,7 +22,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use broker::Fleet;
+use broker::{Fleet, Topic};
+use cluster::Clustered;
 
 /// Who the operator is in the log.
 pub const OPERATOR: &str = "operator";
@@ -29,27 +31,65 @@ pub const OPERATOR: &str = "operator";
 pub const QUIET: Duration = Duration::from_secs(12);
 pub const PATIENCE: Duration = Duration::from_mins(50);
 
+/// Brokers in the pods of a model.
+pub trait Served {
+    /// In the pods of this model.
+    fn of(sim: &Sim) -> Self;
+    /// How the operator reaches them.
+    fn access(&self) -> Access;
+    /// What they hold, as two runs are compared by it.
+    fn topics(&self) -> BTreeMap<String, Topic>;
+}
+
+impl Served for Fleet {
+    fn of(sim: &Sim) -> Self {
+        Self::new(sim)
+    }
+
+    fn access(&self) -> Access {
+        Self::access(self)
+    }
+
+    fn topics(&self) -> BTreeMap<String, Topic> {
+        Self::topics(self)
+    }
+}
+
+impl Served for Clustered {
+    fn of(sim: &Sim) -> Self {
+        Self::new(sim)
+    }
+
+    fn access(&self) -> Access {
+        Self::access(self)
+    }
+
+    fn topics(&self) -> BTreeMap<String, Topic> {
+        BTreeMap::new()
+    }
+}
+
 /// A model, its brokers, and the operator as long as it runs.
-pub struct World {
+pub struct World<B: Served = Fleet> {
     pub sim: Sim,
-    pub fleet: Fleet,
+    pub fleet: B,
     pub resync: Duration,
     watchdog: Option<JoinHandle<()>>,
 }
 
-impl Drop for World {
+impl<B: Served> Drop for World<B> {
     fn drop(&mut self) {
         self.stop();
     }
 }
 
-impl World {
+impl<B: Served> World<B> {
     pub fn new(seed: u64) -> Self {
         let sim = Sim::new(seed);
         for crd in rivven_operator::api::crds() {
             sim.apply(serde_json::to_value(crd).unwrap());
         }
-        let fleet = Fleet::new(&sim);
+        let fleet = B::of(&sim);
         Self { sim, fleet, resync: Duration::from_secs(8), watchdog: None }
     }
 
@@ -57,12 +97,12 @@ impl World {
     pub fn start(&mut self, plan: impl FnOnce(&Session)) -> Session {
         let session = self.sim.session(OPERATOR);
         plan(&session);
-        let (first, sim, fleet, resync) = (session.clone(), self.sim.clone(), self.fleet.clone(), self.resync);
+        let (first, sim, access, resync) = (session.clone(), self.sim.clone(), self.fleet.access(), self.resync);
         self.watchdog = Some(tokio::spawn(async move {
             let mut session = first;
             loop {
                 tokio::select! {
-                    () = operator(&session, &fleet, resync) => panic!("the controllers ended"),
+                    () = operator(&session, access.clone(), resync) => panic!("the controllers ended"),
                     () = session.ended() => {}
                 }
                 session = sim.session(OPERATOR);
@@ -91,6 +131,12 @@ impl World {
             {
                 data.values_mut().for_each(|value| *value = json!(value.as_str().map(str::len)));
             }
+            // Who leads is the brokers' own choice.
+            if let Some(brokers) = object.pointer_mut("/status/brokers").and_then(Value::as_array_mut) {
+                for broker in brokers {
+                    broker["leader"] = Value::Null;
+                }
+            }
         }
         for (name, topic) in self.fleet.topics() {
             world.insert(format!("topic {name}"), json!({ "partitions": topic.partitions, "config": topic.config }));
@@ -109,11 +155,11 @@ impl World {
     }
 }
 
-async fn operator(session: &Session, fleet: &Fleet, resync: Duration) {
+async fn operator(session: &Session, access: Access, resync: Duration) {
     let client = session.client();
     let (health, (_stopper, stop)) = (Health::new(), shutdown::pair());
     let executor = Executor::new(client.clone(), Arc::new(|| true));
-    let brokers = Brokers::new(fleet.access());
+    let brokers = Brokers::new(access);
     let (sim, looking) = (session.sim(), client.clone());
     let context = move |caches| {
         let observer = Observer::new(looking, caches, brokers, "cluster.local".to_owned());

@@ -75,16 +75,25 @@ impl Cluster {
         })
     }
 
-    /// The cluster with the images of the broker and of the operator; started if it is not up.
+    /// The cluster with the images of the brokers and of the operator; started if it is not up.
     pub(crate) fn up_with_images(self) -> Result<()> {
-        let (broker, operator) = (tools::broker()?, tools::operator()?);
+        let (broker, test_broker, operator) = (tools::broker()?, tools::test_broker()?, tools::operator()?);
         if self.is_up() {
             println!("==> cluster {} is up already", self.name());
         } else {
             self.up()?;
         }
         images::load(self, &images::broker(), "/app", &broker)?;
+        images::load(self, &images::test_broker(), "/app", &test_broker)?;
         images::load(self, &images::operator(), "/rivven-operator", &operator)
+    }
+
+    /// Ends the only container of a pod as nothing else does: SIGKILL to its processes.
+    pub(crate) fn kill(self, pod: &str) -> Result<()> {
+        let id = self.kubectl().args(["get", "pod", pod, "-o", "jsonpath={.status.containerStatuses[0].containerID}"]);
+        let id = id.read()?;
+        let id = id.trim().strip_prefix("containerd://").with_context(|| format!("pod {pod} has no container"))?;
+        self.script("kill.sh")?.arg(id).quiet()
     }
 
     /// The volume provisioner goes on beside the cluster until `down`.

@@ -1,5 +1,5 @@
 //! The main job, on a bare machine: a Kubernetes, the operator from its chart, a cluster with a topic, a record written
-//! and read back. The cluster stays up.
+//! and read back; then three brokers that are one cluster, and a producer that goes on while one is killed. All stays up.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
@@ -7,27 +7,31 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rivven_client::Client;
+use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::shell::{program, step};
-use crate::{paths, tools};
+use crate::{images, paths, tools};
 
 const CLUSTER: Cluster = Cluster::Demo;
 const SAMPLE: &str = "deploy/samples/quickstart.yaml";
 const RECORD: &str = "hello from the operator's demo";
+/// Three brokers, which no release can be: these are the test broker.
+const CLUSTERED: &str = "tests/cluster/clustered.yaml";
+const PRODUCER: &str = "tests/cluster/producer.yaml";
+const KILLED: &str = "rivven-clustered-1";
 
 pub(crate) fn run() -> Result<()> {
     CLUSTER.up_with_images()?;
+    images::load(CLUSTER, &images::load_generator(), "/load", &tools::load_generator()?)?;
     install().inspect_err(|_| diagnose())?;
     let watches = [watch("rivvenclusters")?, watch("rivventopics")?];
-    println!("==> applying {SAMPLE}; this is what kubectl get -w shows:");
-    let done = apply().inspect_err(|_| diagnose());
+    let done = one_broker().and_then(|()| three_brokers()).inspect_err(|_| diagnose());
     for mut watch in watches {
         // A watch that ended by itself is no reason to hide how the demo went.
         let _ = watch.kill().and_then(|()| watch.wait());
     }
     done?;
-    exchange().inspect_err(|_| diagnose())?;
     let kubeconfig = CLUSTER.kubeconfig();
     println!(
         "\nThe cluster stays up.\n\n  export KUBECONFIG={}\n  kubectl get rivven -A\n  kubectl describe rivvencluster quickstart\n  kubectl get rivvenclusters -w\n\nTo remove it:\n\n  cargo xtask down\n",
@@ -50,12 +54,44 @@ fn install() -> Result<()> {
     })
 }
 
-fn apply() -> Result<()> {
-    CLUSTER.kubectl().args(["apply", "-f"]).arg(paths::root().join(SAMPLE)).quiet()?;
-    for object in ["rivvencluster/quickstart", "rivventopic/orders"] {
-        CLUSTER.kubectl().args(["wait", object, "--for=jsonpath={.status.phase}=Ready", "--timeout=180s"]).quiet()?;
+/// The released broker: a cluster of one, a topic, a record.
+fn one_broker() -> Result<()> {
+    println!("==> applying {SAMPLE}; this is what kubectl get -w shows:");
+    apply(SAMPLE, ["rivvencluster/quickstart", "rivventopic/orders"])?;
+    exchange()
+}
+
+/// Three brokers that are one cluster, and what a producer notices of a broker that is killed.
+fn three_brokers() -> Result<()> {
+    println!("==> applying {CLUSTERED}: three brokers of the test broker, as no released one can be a cluster");
+    apply(CLUSTERED, ["rivvencluster/clustered", "rivventopic/payments"])?;
+    CLUSTER.kubectl().args(["delete", "pod", "producer", "--ignore-not-found"]).quiet()?;
+    CLUSTER.kubectl().args(["apply", "-f"]).arg(paths::root().join(PRODUCER)).quiet()?;
+    wait("pod/producer", "{.status.phase}=Running")?;
+    println!("==> a producer writes to topic payments; {KILLED} is killed (SIGKILL)");
+    CLUSTER.kill(KILLED)?;
+    wait("rivvencluster/clustered", "{.status.phase}=Degraded")?;
+    wait("rivvencluster/clustered", "{.status.phase}=Ready")?;
+    wait("pod/producer", "{.status.containerStatuses[0].state.terminated.reason}")?;
+    let report = CLUSTER.kubectl().args(["logs", "producer"]).read()?;
+    let report: Value = serde_json::from_str(&report).context("the producer's report")?;
+    println!(
+        "==> {} records acknowledged, {} of them lost; the longest a partition was silent: {} ms",
+        report["acknowledged"], report["lost"], report["partition_ms"]
+    );
+    if report["lost"] != 0 {
+        bail!("records were lost");
     }
     Ok(())
+}
+
+fn apply(file: &str, objects: [&str; 2]) -> Result<()> {
+    CLUSTER.kubectl().args(["apply", "-f"]).arg(paths::root().join(file)).quiet()?;
+    objects.into_iter().try_for_each(|object| wait(object, "{.status.phase}=Ready"))
+}
+
+fn wait(object: &str, holds: &str) -> Result<()> {
+    CLUSTER.kubectl().args(["wait", object, &format!("--for=jsonpath={holds}"), "--timeout=180s"]).quiet()
 }
 
 /// `kubectl get -w`, printed line by line.
@@ -115,7 +151,8 @@ async fn write_and_read(address: &str) -> Result<()> {
 fn diagnose() {
     for args in [
         &["get", "pods,rivven", "-A", "-o", "wide"][..],
-        &["describe", "rivvencluster", "quickstart"],
+        &["describe", "rivvenclusters"],
+        &["logs", "producer"],
         &["-n", "rivven-system", "logs", "deployment/rivven-operator", "--tail=40"],
     ] {
         eprintln!("--- kubectl {}", args.join(" "));

@@ -17,6 +17,16 @@ pub(crate) fn broker() -> String {
     format!("ghcr.io/hupe1980/rivven:{}", tools::BROKER)
 }
 
+/// The test broker's image, of this checkout. Its tag is the version it reports.
+pub(crate) fn test_broker() -> String {
+    "localhost/rivven-test-broker:0.1.0".to_owned()
+}
+
+/// The load generator's image, of this checkout.
+pub(crate) fn load_generator() -> String {
+    "localhost/rivven-load:dev".to_owned()
+}
+
 /// The operator's image, of this checkout.
 pub(crate) fn operator() -> String {
     "ghcr.io/hupe1980/rivven-operator:dev".to_owned()
@@ -25,7 +35,7 @@ pub(crate) fn operator() -> String {
 /// Loads an image that holds one binary, unless the cluster has it with this content.
 pub(crate) fn load(cluster: Cluster, image: &str, entrypoint: &str, binary: &Path) -> Result<()> {
     let digest = tools::file_digest(binary)?;
-    let stamp = cluster.state().join("run").join(format!("image{entrypoint}").replace('/', "-"));
+    let stamp = cluster.state().join("run").join(format!("image-{image}").replace(['/', ':'], "-"));
     if fs::read_to_string(&stamp).is_ok_and(|loaded| loaded == digest) {
         return Ok(());
     }

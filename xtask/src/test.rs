@@ -34,8 +34,13 @@ const PARTS: &[Part] = &[
     ("generated files", || generate::run(true).map(|()| ONE)),
     ("tests without a cluster", || {
         // The proofs say how many states and cases they went through.
-        let tests = cargo(&["test", "--workspace", "--exclude", "rivven-e2e", "--locked", "--no-fail-fast"]);
-        count(tests.args(["--", "--show-output"]))
+        let others = ["--exclude", "rivven-e2e", "--exclude", "rivven-conformance", "--", "--show-output"];
+        count(cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]).args(others))
+    }),
+    ("what a broker must answer", || {
+        let broker = tools::broker()?;
+        let tests = cargo(&["test", "--package", "rivven-conformance", "--locked", "--no-fail-fast"]);
+        count(tests.env("RIVVEN_RELEASED_BROKER", broker))
     }),
     ("chart", chart),
     ("end to end", || {

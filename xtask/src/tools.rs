@@ -152,20 +152,27 @@ pub(crate) fn broker() -> Result<PathBuf> {
 
 /// The operator, static.
 pub(crate) fn operator() -> Result<PathBuf> {
-    step("building the operator", || {
-        let build = program("cargo").args([
-            "build",
-            "--quiet",
-            "--release",
-            "--locked",
-            "--package",
-            "rivven-operator",
-            "--target",
-            TARGET,
-        ]);
+    of_this_checkout("the operator", "rivven-operator", "rivven-operator")
+}
+
+/// The test broker, static.
+pub(crate) fn test_broker() -> Result<PathBuf> {
+    of_this_checkout("the test broker", "rivven-test-broker", "rivvend")
+}
+
+/// The load generator, static.
+pub(crate) fn load_generator() -> Result<PathBuf> {
+    of_this_checkout("the load generator", "rivven-conformance", "load")
+}
+
+/// A program of this checkout, static.
+fn of_this_checkout(what: &str, package: &str, program_name: &str) -> Result<PathBuf> {
+    step(&format!("building {what}"), || {
+        let build = program("cargo").args(["build", "--quiet", "--release", "--locked", "--target", TARGET]);
+        let build = build.args(["--package", package, "--bin", program_name]);
         build.env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", operator_target()?).dir(paths::root()).show()
     })?;
-    operator_binary()
+    Ok(operator_target()?.join(TARGET).join("release").join(program_name))
 }
 
 /// A folder of its own: other flags than those of the tests would make each build undo the other.

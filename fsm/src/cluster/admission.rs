@@ -54,12 +54,6 @@ pub const GUARDS: &[Guard<Candidate>] = &[
     Guard { reason: Reason::DowngradeRefused, refuses: downgrade },
 ];
 
-/// A version that clusters is run as a cluster or not at all: run standalone now, its one broker could not become one of
-/// several later.
-fn needs_formation(c: &Candidate) -> bool {
-    c.capabilities.clustering && (c.wish.replicas > 1 || version_key(&c.wish.version).is_some())
-}
-
 fn list(problems: &[String]) -> Option<String> {
     (!problems.is_empty()).then(|| problems.join("; "))
 }
@@ -90,12 +84,6 @@ fn broker_cannot_authenticate(c: &Candidate) -> Option<String> {
 
 fn not_supported(c: &Candidate) -> Option<String> {
     let mut unsupported = c.wish.unsupported.clone();
-    if needs_formation(c) {
-        unsupported.push(format!(
-            "version: brokers of version {} are run as a cluster, which this release of the operator does not form yet; use version 0.0.22 with one replica",
-            c.wish.version
-        ));
-    }
     // The released broker serves neither; its guards say so first.
     if c.wish.tls && c.capabilities.tls {
         unsupported.push("tls: not supported by this release of the operator; take it out".to_owned());

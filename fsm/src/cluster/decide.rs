@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 
 use super::admission::Admission;
 use super::diagnosis::{Health, SCHEDULING_GRACE, diagnose};
+use super::formation::{self, Formation};
 use super::observation::{Object, Observation, Presence};
 use super::rollout::{self, Rollout};
 use super::teardown;
@@ -31,6 +32,13 @@ pub enum Step {
         /// Its uid.
         uid: String,
     },
+    /// Tell a broker who the first members of the cluster are: all that the spec asks for.
+    Bootstrap {
+        /// Which broker is told.
+        founder: u32,
+    },
+    /// Note on the cluster that it was formed.
+    MarkFormed,
     /// Evict the pod; the StatefulSet makes it anew at the wanted revision.
     RestartPod {
         /// Which broker.
@@ -61,6 +69,8 @@ impl Step {
             Self::AddFinalizer => "AddFinalizer",
             Self::Apply(_) => "Apply",
             Self::AdoptVolume { .. } => "AdoptVolume",
+            Self::Bootstrap { .. } => "Bootstrap",
+            Self::MarkFormed => "MarkFormed",
             Self::RestartPod { .. } => "RestartPod",
             Self::DeleteStatefulSet { .. } => "DeleteStatefulSet",
             Self::DeleteVolume { .. } => "DeleteVolume",
@@ -76,8 +86,8 @@ impl Step {
 
 /// How soon a prerequisite that no watch reports, such as a Secret, is looked for again.
 pub const PREREQUISITE_RETRY: Duration = Duration::from_secs(10);
-/// How soon a broker that is ready and did not answer is asked again.
-pub const SILENT_RETRY: Duration = Duration::from_secs(1);
+/// How soon brokers are asked again while their answers are waited for.
+pub const SILENT_RETRY: Duration = Duration::from_millis(500);
 
 /// Decides what to record and what to do next. Pure: the same observation and time give the same decision.
 pub fn decide(observed: &Observation, now: DateTime<Utc>) -> Decision<Step> {
@@ -313,6 +323,7 @@ struct Summary {
     silent: bool,
     unscheduled: bool,
     rollout: Rollout,
+    formation: Formation,
     partitions: Option<Blocked>,
 }
 
@@ -324,6 +335,7 @@ fn summary(observed: &Observation, now: DateTime<Utc>) -> Summary {
         silent: false,
         unscheduled: false,
         rollout: rollout::plan(observed),
+        formation: formation::plan(observed),
         partitions: observed.partitions.trouble(),
     };
     for ordinal in 0..observed.replicas {
@@ -344,6 +356,19 @@ fn summary(observed: &Observation, now: DateTime<Utc>) -> Summary {
             }
         }
     }
+    match &summary.formation {
+        Formation::Complete => {}
+        // Once they were a cluster, what keeps a broker from answering is said of the broker itself.
+        Formation::Waiting(blocked) if observed.formed && blocked.reason == Reason::BrokersStarting => {}
+        Formation::Next(_, blocked) | Formation::Waiting(blocked) => {
+            // Brokers are not ready before they are a cluster: that they are not is then not the news.
+            let at = if observed.formed { summary.coming.len() } else { 0 };
+            summary.coming.insert(at, blocked.clone());
+        }
+        Formation::Broken(blocked) => {
+            summary.trouble.get_or_insert((blocked.reason, blocked.message.clone()));
+        }
+    }
     // After the brokers: a broker that is away is why its replicas are behind.
     summary.coming.extend(summary.partitions.clone());
     summary
@@ -360,6 +385,14 @@ impl Summary {
             Rollout::Restart(step) if may_restart => decision = decision.with_steps([step]),
             Rollout::Done | Rollout::Restart(_) => {}
             Rollout::Waiting(blocked) => decision.blocked_by.extend(blocked),
+        }
+        match self.formation {
+            Formation::Complete => {}
+            // A broker that restarts now is told when it is back.
+            Formation::Next(step, _) if may_restart && decision.steps.is_empty() => {
+                decision = decision.with_steps([step]).look_again_in(SILENT_RETRY);
+            }
+            _ => decision = decision.look_again_in(SILENT_RETRY),
         }
         decision.blocked_by.extend(self.coming);
         // No watch tells of an answer that is missing, nor of a replica that has caught up.
@@ -428,6 +461,8 @@ fn downtime(decision: Decision<Step>, observed: &Observation) -> Decision<Step> 
     }
     let message = if observed.replicas == 1 {
         format!("broker {} is the only one; its data is unavailable while it restarts", broker.ordinal)
+    } else if observed.replicas == 2 && observed.capabilities.clustering {
+        format!("without broker {} the other is no majority; nothing can be written while it restarts", broker.ordinal)
     } else {
         let lost = observed.partitions.out_of_service_without(broker.ordinal);
         if lost.is_empty() {

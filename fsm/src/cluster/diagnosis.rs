@@ -72,7 +72,7 @@ fn pod_trouble(pod: &Pod, broker: &Broker, now: DateTime<Utc>) -> Option<(Reason
     }
     let last_words = || {
         pod.last_exit.as_ref().map_or_else(
-            || "it starts and ends again and again".to_owned(),
+            || "it ended".to_owned(),
             |exit| {
                 let log = exit.log.trim();
                 let said = if log.is_empty() { String::new() } else { format!("; its last words: {log}") };
@@ -97,7 +97,7 @@ fn pod_trouble(pod: &Pod, broker: &Broker, now: DateTime<Utc>) -> Option<(Reason
             "CrashLoopBackOff" => Some((Reason::CrashLoop, last_words())),
             _ => None,
         },
-        Container::Terminated if pod.restarts > 0 || pod.last_exit.is_some() => Some((Reason::CrashLoop, last_words())),
+        Container::Terminated => Some((Reason::BrokerExited, last_words())),
         _ => None,
     }
 }

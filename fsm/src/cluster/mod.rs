@@ -4,6 +4,7 @@
 pub mod admission;
 pub mod decide;
 pub mod diagnosis;
+pub mod formation;
 pub mod observation;
 pub mod partitions;
 pub mod rollout;
@@ -11,5 +12,6 @@ pub mod teardown;
 
 pub use admission::{Admission, admit};
 pub use decide::{Step, decide, malformed, step_failed};
+pub use formation::Membership;
 pub use observation::*;
 pub use partitions::Partitions;

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::admission::Admission;
+use super::formation::Membership;
 use super::partitions::Partitions;
 use crate::phase::Phase;
 
@@ -221,7 +222,7 @@ pub enum Answer {
     },
     /// It answered.
     Said {
-        /// `/health` answered 200.
+        /// `/health` answered 200, and the controller's leader can read its metadata linearizably.
         healthy: bool,
         /// The version it reports (`rivven_info{version}`).
         version: String,
@@ -229,6 +230,8 @@ pub enum Answer {
         node_id: String,
         /// It is the controller's leader (a standalone broker is its own).
         leader: bool,
+        /// The cluster that it is in.
+        membership: Membership,
     },
 }
 
@@ -297,6 +300,7 @@ pub struct Candidate {
 
 /// Everything `decide` looks at.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Observation {
     /// `status.phase`. It says where on the table the object stands, and nothing else is read from the status.
     pub recorded: Option<Phase>,
@@ -316,6 +320,8 @@ pub struct Observation {
     pub stateful_set: Option<StatefulSet>,
     /// The brokers `0..max(replicas, what exists)`, in order.
     pub brokers: Vec<Broker>,
+    /// It is noted on the object that this very cluster was formed.
+    pub formed: bool,
     /// What the brokers say of the partitions.
     pub partitions: Partitions,
     /// How many brokers there should be, by the spec that is in force.

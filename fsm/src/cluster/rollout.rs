@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 
 use super::decide::Step;
-use super::observation::{Answer, Broker, Observation, Pod};
+use super::observation::{Answer, Broker, Container, Observation, Pod};
 use super::partitions;
 use crate::decision::Blocked;
 use crate::guard::{Guard, refusals};
@@ -30,6 +30,7 @@ pub const GUARDS: &[Guard<Observation>] = &[
     Guard { reason: Reason::BrokerRestarting, refuses: already_restarting },
     Guard { reason: Reason::BrokerSilent, refuses: not_heard_of },
     Guard { reason: Reason::AnotherBrokerDown, refuses: another_broker_down },
+    Guard { reason: Reason::BrokersStarting, refuses: another_on_its_way },
     Guard { reason: Reason::PartitionsUnknown, refuses: partitions::not_known },
     Guard { reason: Reason::ReplicaOutOfSync, refuses: partitions::others_behind },
 ];
@@ -77,10 +78,11 @@ pub fn next(observed: &Observation) -> Option<(&Broker, &Pod)> {
 /// are not heard of, so that they are waited for before a well one goes. The leader last: one election only.
 fn rank(broker: &Broker) -> u8 {
     match &broker.answer {
-        _ if is_known_down(broker) => 0,
-        Answer::NotAsked | Answer::Silent { .. } => 1,
-        Answer::Said { leader: false, .. } => 2,
-        Answer::Said { leader: true, .. } => 3,
+        _ if !broker.pod.as_ref().is_some_and(Pod::is_up) => 0,
+        Answer::Said { healthy: false, .. } => 1,
+        Answer::NotAsked | Answer::Silent { .. } => 2,
+        Answer::Said { leader: false, .. } => 3,
+        Answer::Said { leader: true, .. } => 4,
     }
 }
 
@@ -117,4 +119,32 @@ fn another_broker_down(observed: &Observation) -> Option<String> {
         .map(|ordinal| ordinal.to_string())
         .collect();
     (!down.is_empty()).then(|| format!("broker {} is not known to be well", down.join(", ")))
+}
+
+/// One at a time, also of those that are down: without a quorum every broker says that it is not healthy, and it may be
+/// the restart of another that took the quorum away.
+fn another_on_its_way(observed: &Observation) -> Option<String> {
+    let (candidate, _) = next(observed)?;
+    if !is_known_down(candidate) {
+        return None;
+    }
+    let coming = (0..observed.replicas)
+        .filter(|ordinal| *ordinal != candidate.ordinal)
+        .find(|ordinal| observed.broker(*ordinal).is_none_or(is_on_its_way))?;
+    Some(format!("broker {coming} is on its way"))
+}
+
+/// It stops, or starts without anything wrong so far, and has not answered since.
+fn is_on_its_way(broker: &Broker) -> bool {
+    let Some(pod) = &broker.pod else { return true };
+    if pod.terminating {
+        return true;
+    }
+    let starts = match &pod.container {
+        Container::Unreported | Container::Running => pod.last_exit.is_none(),
+        Container::Waiting { reason, .. } => matches!(reason.as_str(), "" | "ContainerCreating" | "PodInitializing"),
+        Container::Terminated => false,
+    };
+    let answered = matches!(broker.answer, Answer::Said { .. });
+    starts && !pod.ready && !answered && pod.unschedulable.is_none() && pod.failed.is_none()
 }

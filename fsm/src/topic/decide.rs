@@ -6,6 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::observation::{Cluster, Deletion, Observation, Seen};
+use super::placement;
 use crate::decision::{Blocked, ConditionType, Decision};
 use crate::guard::{Guard, refusals};
 use crate::phase::{Kind, Phase};
@@ -25,6 +26,8 @@ pub enum Step {
     Create {
         /// Number of partitions.
         partitions: u32,
+        /// The replicas of each, by ordinal, the leader first. Empty where brokers do not replicate.
+        assignments: Vec<Vec<u32>>,
     },
     /// Add partitions up to this number.
     Grow {
@@ -77,6 +80,7 @@ pub const GUARDS: &[Guard<Observation>] = &[
         refuses: |o| (!o.wish.problems.is_empty()).then(|| o.wish.problems.join("; ")),
     },
     Guard { reason: Reason::BrokerCannotReplicate, refuses: cannot_replicate },
+    Guard { reason: Reason::NotEnoughBrokers, refuses: more_replicas_than_brokers },
     Guard { reason: Reason::TopicConflict, refuses: conflict },
     Guard { reason: Reason::TopicExists, refuses: exists_and_is_not_ours },
     Guard { reason: Reason::PartitionShrinkRefused, refuses: shrinks },
@@ -90,6 +94,16 @@ fn cannot_replicate(o: &Observation) -> Option<String> {
             o.wish.replication
         )
     })
+}
+
+fn more_replicas_than_brokers(o: &Observation) -> Option<String> {
+    match o.cluster {
+        Cluster::Ready { replicates: true, brokers, .. } if o.wish.replication > brokers => Some(format!(
+            "replicationFactor {} is asked for, and the cluster has {brokers} brokers: set it to at most {brokers}",
+            o.wish.replication
+        )),
+        _ => None,
+    }
 }
 
 fn conflict(o: &Observation) -> Option<String> {
@@ -235,7 +249,7 @@ fn on_cluster(o: &Observation, uid: &str, acls_enforced: bool) -> Decision<Step>
         )
         .look_again_in(ASK_AGAIN),
         Seen::Absent => {
-            let step = if is_marked(o) { Step::Create { partitions: o.wish.partitions } } else { mark };
+            let step = if is_marked(o) { create(o) } else { mark };
             toward(o, Phase::Provisioning, Reason::TopicCreating, format!("topic {} is being created", o.wish.topic))
                 .with_steps([step])
                 .look_again_in(Duration::ZERO)
@@ -263,6 +277,18 @@ fn on_cluster(o: &Observation, uid: &str, acls_enforced: bool) -> Decision<Step>
         ),
         (false, _) => decision,
     }
+}
+
+fn create(o: &Observation) -> Step {
+    let assignments = match o.cluster {
+        Cluster::Ready { replicates: true, brokers, .. } => {
+            // Where the round begins differs from topic to topic and is the same at each look.
+            let start = o.wish.topic.bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+            placement::assign(o.wish.partitions, o.wish.replication, brokers, start)
+        }
+        _ => Vec::new(),
+    };
+    Step::Create { partitions: o.wish.partitions, assignments }
 }
 
 fn present(o: &Observation, partitions: u32, config: &BTreeMap<String, String>) -> Decision<Step> {

@@ -2,6 +2,7 @@
 
 pub mod decide;
 pub mod observation;
+pub mod placement;
 
 pub use decide::{RELEASE_AFTER, Step, decide, malformed, step_failed};
 pub use observation::*;

@@ -41,8 +41,10 @@ pub enum Cluster {
     Ready {
         /// `metadata.uid`
         uid: String,
-        /// More than one replica of a partition is possible.
+        /// Its brokers replicate.
         replicates: bool,
+        /// How many brokers it has.
+        brokers: u32,
         /// Access rules are enforced.
         acls: bool,
     },

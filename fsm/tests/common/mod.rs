@@ -10,8 +10,8 @@ use chrono::{DateTime, Duration, Utc};
 use rivven_fsm::cluster::partitions::Partition;
 use rivven_fsm::cluster::rollout::{self, Rollout};
 use rivven_fsm::cluster::{
-    Admission, Answer, Broker, Capabilities, Claim, Container, LastExit, Object, Observation, Partitions, Pod,
-    Presence, ReclaimPolicy, StatefulSet, Step, Unschedulable, diagnosis,
+    Admission, Answer, Broker, Capabilities, Claim, Container, LastExit, Membership, Object, Observation, Partitions,
+    Pod, Presence, ReclaimPolicy, StatefulSet, Step, Unschedulable, diagnosis,
 };
 use rivven_fsm::{ConditionStatus, ConditionType, Decision, Kind, Phase, Reason, Refusal};
 
@@ -99,8 +99,23 @@ pub fn pod(ordinal: u32, revision: &str, ready: bool) -> Pod {
     }
 }
 
+/// An answer of a broker of three that are a cluster.
 pub fn said(healthy: bool, leader: bool) -> Answer {
-    Answer::Said { healthy, version: "0.1.0".to_owned(), node_id: "n".to_owned(), leader }
+    let membership = members(3);
+    Answer::Said { healthy, version: "0.1.0".to_owned(), node_id: "n".to_owned(), leader, membership }
+}
+
+/// What a broker knows that is in a cluster of `brokers`.
+pub fn members(brokers: u32) -> Membership {
+    Membership::Of { voters: (0..brokers).collect(), foreign: Vec::new() }
+}
+
+/// The broker, if it answers, knows this.
+pub fn knows(o: &mut Observation, ordinal: u32, what: Membership) {
+    if let Some(Answer::Said { membership, .. }) = o.brokers.get_mut(ordinal as usize).map(|broker| &mut broker.answer)
+    {
+        *membership = what;
+    }
 }
 
 pub fn claim(ordinal: u32, ours: bool, bound: bool) -> Claim {
@@ -156,7 +171,7 @@ pub fn broker(ordinal: u32, state: State, leader: bool, claim: Option<Claim>) ->
 /// A cluster of `states` that has everything: what a test changes is what it is about.
 pub fn cluster(states: &[State]) -> Observation {
     let replicas = u32::try_from(states.len()).unwrap_or_default();
-    Observation {
+    let mut observed = Observation {
         recorded: Some(Phase::Ready),
         deletion: None,
         finalizer: true,
@@ -178,8 +193,13 @@ pub fn cluster(states: &[State]) -> Observation {
         replicas,
         capabilities: clustered(),
         dependents: Vec::new(),
+        formed: true,
         partitions: Partitions::Unreplicated,
+    };
+    for ordinal in 0..replicas {
+        knows(&mut observed, ordinal, members(replicas));
     }
+    observed
 }
 
 /// A partition, its leader the first in sync.
@@ -299,6 +319,12 @@ pub fn cluster_holds(o: &Observation, d: &Decision<Step>) -> Result<(), String> 
             "Ready with an outdated broker"
         );
         hold!(o.objects.iter().all(|(_, p)| *p == Presence::Current), "Ready with objects not as wanted");
+        if o.capabilities.clustering {
+            let leads = |b: &Broker| matches!(b.answer, Answer::Said { leader: true, .. });
+            hold!(in_range().any(leads), "Ready without a leader");
+            hold!(in_range().all(|b| knows_of(b) == Some(&members(o.replicas))), "Ready before all are voters");
+            hold!(o.formed, "Ready before the formation is noted");
+        }
         hold!(!matches!(o.partitions, Partitions::Unknown { .. }), "Ready with partitions unknown");
         if let Partitions::Known(all) = &o.partitions {
             hold!(
@@ -325,6 +351,13 @@ pub fn cluster_holds(o: &Observation, d: &Decision<Step>) -> Result<(), String> 
                 );
             }
             Step::AdoptVolume { claim, .. } => hold!(o.adopt_volumes, "adopted {claim} unasked"),
+            Step::Bootstrap { founder } => bootstrap_holds(o, *founder)?,
+            Step::MarkFormed => {
+                hold!(!o.formed, "marked twice");
+                let all = members(o.replicas);
+                hold!(in_range().count() == o.replicas as usize, "marked while a broker was not looked at");
+                hold!(in_range().all(|b| knows_of(b) == Some(&all)), "marked before all know of all");
+            }
             Step::RestartPod { ordinal, uid } => restart_holds(o, *ordinal, uid)?,
             Step::DeleteStatefulSet { .. } => hold!(o.deletion.is_some(), "StatefulSet deleted unasked"),
             Step::DeleteVolume { claim, .. } => {
@@ -363,6 +396,29 @@ fn partitions_hold(partitions: &Partitions, ordinal: u32) -> Result<(), String> 
         hold!(!concerned || left >= p.min_in_sync as usize, "{p} left with {left} of {} in sync", p.min_in_sync);
         let caught_up = p.replicas.iter().all(|r| *r == ordinal || p.in_sync.contains(r));
         hold!(caught_up, "restart of {ordinal} while another replica of {p} is behind");
+    }
+    Ok(())
+}
+
+fn knows_of(broker: &Broker) -> Option<&Membership> {
+    match &broker.answer {
+        Answer::Said { membership, .. } => Some(membership),
+        _ => None,
+    }
+}
+
+/// Once: nobody may have been told before, and nobody may be left out.
+fn bootstrap_holds(o: &Observation, founder: u32) -> Result<(), String> {
+    hold!(o.capabilities.clustering, "bootstrap of brokers that run alone");
+    hold!(o.deletion.is_none() && !o.paused, "bootstrap of a cluster that is deleted or paused");
+    hold!(founder == 0, "another founder than always");
+    hold!(!o.formed, "bootstrap of a cluster that was formed before");
+    for ordinal in 0..o.replicas {
+        let knows = o.broker(ordinal).and_then(knows_of);
+        hold!(
+            matches!(knows, Some(Membership::Unknown | Membership::Alone)),
+            "bootstrap although broker {ordinal} says {knows:?}"
+        );
     }
     Ok(())
 }

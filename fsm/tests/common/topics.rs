@@ -32,7 +32,7 @@ impl TopicWorld {
                 deletion: None,
                 finalizer: false,
                 wish,
-                cluster: topic::Cluster::Ready { uid: "here".to_owned(), replicates: false, acls: false },
+                cluster: topic::Cluster::Ready { uid: "here".to_owned(), replicates: false, brokers: 3, acls: false },
                 mark: None,
                 adopt: false,
                 older: None,
@@ -70,7 +70,7 @@ impl TopicWorld {
             match step {
                 topic::Step::AddFinalizer => self.o.finalizer = true,
                 topic::Step::Mark { cluster_uid } => self.o.mark = Some(cluster_uid.clone()),
-                topic::Step::Create { partitions } => {
+                topic::Step::Create { partitions, .. } => {
                     if taken && self.there.is_none() {
                         self.there = Some((1, BTreeMap::new()));
                         self.o.mark = None;

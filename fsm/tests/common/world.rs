@@ -2,12 +2,12 @@
 //! carries out steps and moves on, one actor at a time.
 
 use rivven_fsm::cluster::{
-    self, Admission, Answer, Broker, Claim, Container, Deletion, LastExit, Object, Observation, Pod, Presence,
-    ReclaimPolicy, StatefulSet, Step,
+    self, Admission, Answer, Broker, Claim, Container, Deletion, LastExit, Membership, Object, Observation, Pod,
+    Presence, ReclaimPolicy, StatefulSet, Step,
 };
 use rivven_fsm::{Decision, Kind, Phase};
 
-use super::{claim, cluster_holds, clustered, now, pod, said};
+use super::{claim, cluster_holds, clustered, members, now, pod};
 
 /// A random number that is the same on every machine: the seed of a failing run is printed.
 #[derive(Clone, Debug)]
@@ -40,6 +40,7 @@ pub struct Set {
 }
 
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct World {
     pub recorded: Option<Phase>,
     pub replicas: u32,
@@ -56,9 +57,15 @@ pub struct World {
     pub set: Option<Set>,
     pub pods: Vec<Option<Pod>>,
     pub claims: Vec<Option<Claim>>,
+    /// Which brokers know the members: it is on their volumes.
+    pub told: Vec<bool>,
+    /// The formation is noted on the object.
+    pub formed: bool,
     pub gone: bool,
     /// Pods made so far, for their uids.
     pub made: u64,
+    /// How often a cluster was begun.
+    pub bootstraps: u64,
     /// Steps carried out so far.
     pub steps: Vec<Step>,
 }
@@ -83,8 +90,11 @@ impl World {
             set: None,
             pods: vec![None; replicas as usize],
             claims: vec![None; replicas as usize],
+            told: vec![false; replicas as usize],
+            formed: false,
             gone: false,
             made: 0,
+            bootstraps: 0,
             steps: Vec::new(),
         }
     }
@@ -99,8 +109,28 @@ impl World {
         }
     }
 
+    /// The highest that is told, once more than half of them run.
     fn leader(&self) -> Option<usize> {
-        self.pods.iter().rposition(|p| p.as_ref().is_some_and(Pod::is_up))
+        let votes = |ordinal: &usize| self.told[*ordinal] && self.runs(*ordinal);
+        let able: Vec<usize> = (0..self.pods.len()).filter(votes).collect();
+        (2 * able.len() > self.pods.len()).then(|| able.last().copied()).flatten()
+    }
+
+    fn runs(&self, ordinal: usize) -> bool {
+        self.pods[ordinal].as_ref().is_some_and(|pod| !pod.terminating && pod.container == Container::Running)
+    }
+
+    fn answer(&self, ordinal: usize, leader: Option<usize>) -> Answer {
+        if !self.runs(ordinal) {
+            return Answer::NotAsked;
+        }
+        Answer::Said {
+            healthy: leader.is_some() && self.told[ordinal],
+            version: "0.1.0".to_owned(),
+            node_id: ordinal.to_string(),
+            leader: leader == Some(ordinal),
+            membership: if self.told[ordinal] { members(self.replicas) } else { Membership::Unknown },
+        }
     }
 
     pub fn observe(&self) -> Observation {
@@ -117,10 +147,7 @@ impl World {
             .zip(self.pods.iter().zip(&self.claims))
             .map(|(ordinal, (pod, claim))| Broker {
                 ordinal,
-                answer: match pod {
-                    Some(pod) if pod.is_up() => said(true, leader == Some(ordinal as usize)),
-                    _ => Answer::NotAsked,
-                },
+                answer: self.answer(ordinal as usize, leader),
                 pod: pod.clone(),
                 claim: claim.clone(),
             })
@@ -143,12 +170,15 @@ impl World {
             replicas: self.replicas,
             capabilities: clustered(),
             dependents: Vec::new(),
+            formed: self.formed,
             partitions: rivven_fsm::cluster::Partitions::Unreplicated,
         }
     }
 
+    /// How many serve: without a quorum, nobody does.
     pub fn up(&self) -> usize {
-        self.pods.iter().flatten().filter(|pod| pod.is_up()).count()
+        let up = |ordinal: &usize| self.told[*ordinal] && self.pods[*ordinal].as_ref().is_some_and(Pod::is_up);
+        if self.leader().is_some() { (0..self.pods.len()).filter(up).count() } else { 0 }
     }
 
     /// One look of the operator, and its steps carried out.
@@ -160,7 +190,9 @@ impl World {
         for step in &decision.steps {
             self.carry_out(step)?;
         }
-        if self.deletion.is_none() && self.up() < up_before && self.up() + 1 < self.replicas as usize {
+        // One of two takes the majority away, whoever restarts it.
+        let spared = self.replicas > 2;
+        if self.deletion.is_none() && spared && self.up() < up_before && self.up() + 1 < self.replicas as usize {
             return Err(format!("{} of {} brokers up because of us", self.up(), self.replicas));
         }
         if !Kind::Cluster.table().allows(self.recorded, decision.phase) {
@@ -191,6 +223,15 @@ impl World {
             Step::AdoptVolume { claim, .. } => {
                 self.claims.iter_mut().flatten().filter(|c| c.name == *claim).for_each(|c| c.ours = true);
             }
+            Step::Bootstrap { founder } => {
+                let founder = *founder as usize;
+                if self.told.iter().any(|told| *told) || !self.runs(founder) {
+                    return Err(format!("bootstrap of a cluster that is one already: {:?}", self.told));
+                }
+                self.told[founder] = true;
+                self.bootstraps += 1;
+            }
+            Step::MarkFormed => self.formed = true,
             Step::RestartPod { ordinal, uid } => {
                 let pod = self.pods.get_mut(*ordinal as usize).and_then(Option::as_mut);
                 match pod {
@@ -216,9 +257,9 @@ impl World {
             Actor::StatefulSetController => self.stateful_set_controller(),
             Actor::Kubelet => self.kubelet(),
             Actor::Volumes => {
-                for (claim, pod) in self.claims.iter_mut().zip(&self.pods) {
+                for ((claim, pod), told) in self.claims.iter_mut().zip(&self.pods).zip(&mut self.told) {
                     match claim {
-                        Some(it) if it.deleting && pod.is_none() => *claim = None,
+                        Some(it) if it.deleting && pod.is_none() => (*claim, *told) = (None, false),
                         Some(it) => it.bound = true,
                         None => {}
                     }
@@ -249,7 +290,13 @@ impl World {
     }
 
     fn kubelet(&mut self) {
-        for place in &mut self.pods {
+        // Who was told tells those that run.
+        let runs: Vec<bool> = (0..self.pods.len()).map(|ordinal| self.runs(ordinal)).collect();
+        if self.told.iter().zip(&runs).any(|(told, runs)| *told && *runs) {
+            self.told.iter_mut().zip(&runs).for_each(|(told, runs)| *told |= *runs);
+        }
+        let leads = self.leader().is_some();
+        for (place, told) in self.pods.iter_mut().zip(&self.told) {
             match place {
                 Some(pod) if pod.terminating => *place = None,
                 Some(pod) if self.broken.contains(&pod.revision) => {
@@ -261,7 +308,7 @@ impl World {
                         Some(LastExit { code: 1, reason: "Error".to_owned(), log: "no such option".to_owned() });
                 }
                 Some(pod) => {
-                    pod.ready = true;
+                    pod.ready = *told && leads;
                     pod.container = Container::Running;
                 }
                 None => {}

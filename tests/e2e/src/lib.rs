@@ -3,6 +3,7 @@
 //! `cargo xtask e2e` gives the environment. Without it every test fails and says so: a test that is not run is no test.
 
 pub mod audit;
+pub mod broker;
 pub mod exchange;
 pub mod operator;
 pub mod wait;
@@ -69,6 +70,18 @@ impl Place {
         overlay(&mut all, spec);
         let object = json!({ "apiVersion": "rivven.io/v1alpha1", "kind": "RivvenCluster", "metadata": { "name": name }, "spec": all });
         Ok(self.api::<RivvenCluster>().create(&PostParams::default(), &serde_json::from_value(object)?).await?)
+    }
+
+    /// Creates a cluster of three brokers that replicate, with `spec` laid over.
+    pub async fn clustered(&self, name: &str, spec: Value) -> Result<RivvenCluster> {
+        let mut all = json!({
+            "replicas": 3,
+            "version": "0.1.0",
+            "image": "localhost/rivven-test-broker",
+            "config": { "defaultReplicationFactor": 3, "minInsyncReplicas": 2 },
+        });
+        overlay(&mut all, spec);
+        self.cluster(name, all).await
     }
 
     /// Creates a topic of three partitions, with `spec` laid over.

@@ -49,7 +49,11 @@ pub async fn ensure(values: &[&str]) -> Result<()> {
         "2m",
         "--take-ownership",
     ];
-    for value in ["image.tag=dev"].iter().chain(values) {
+    // The tag is the same after a rebuild; with the binary's name of today the pod starts anew then.
+    let binary = std::fs::metadata(variable("RIVVEN_E2E_OPERATOR")?)?.modified()?;
+    let built = binary.duration_since(std::time::UNIX_EPOCH)?.as_secs();
+    let annotation = format!("podAnnotations.rivven\\.io/built=at-{built}");
+    for value in ["image.tag=dev", &annotation].iter().chain(values) {
         args.extend(["--set", value]);
     }
     helm(&args).await?;

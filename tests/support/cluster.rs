@@ -1,0 +1,305 @@
+//! Real clustered brokers, the test broker's, in the pods of the model.
+//!
+//! A broker runs while the container of its pod runs in the model, on the disk of the pod's volume; the pod is ready
+//! when its broker says so. What the operator asks of the HTTP API goes through a door where a call can be made to fail.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use k8s_openapi::ByteString;
+use rivven_operator::broker::{Access, BrokerAddress};
+use rivven_sim::{Behaviour, Session, Sim};
+use rivven_test_broker::config::Mode;
+use rivven_test_broker::{Addresses, Broker, Config, Resolver};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+/// How often the brokers follow the pods.
+const PACE: Duration = Duration::from_millis(100);
+/// Nobody listens there.
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9);
+
+/// What happens to a call of the operator that changes something at a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallFault {
+    /// The operator ends before the broker hears of it.
+    CutBefore,
+    /// The operator ends after it took effect.
+    CutAfter,
+    /// It takes effect, and the answer is lost.
+    LoseReply,
+    /// The broker never hears of it.
+    Disconnect,
+}
+
+pub const CALL_FAULTS: [CallFault; 4] =
+    [CallFault::CutBefore, CallFault::CutAfter, CallFault::LoseReply, CallFault::Disconnect];
+
+/// Where the brokers that run are, by pod.
+type Table = Arc<Mutex<BTreeMap<String, Addresses>>>;
+
+struct Running {
+    container: String,
+    broker: Broker,
+}
+
+#[derive(Default)]
+struct Plan {
+    /// Calls so far.
+    calls: u64,
+    fault: Option<(u64, CallFault)>,
+    session: Option<Session>,
+    /// Bootstraps that a broker carried out.
+    begun: u64,
+}
+
+struct Inner {
+    sim: Sim,
+    disks: TempDir,
+    running: tokio::sync::Mutex<BTreeMap<String, Running>>,
+    addresses: Table,
+    ready: Arc<Mutex<BTreeSet<String>>>,
+    /// Pods whose brokers do not start although their containers run.
+    late: Mutex<BTreeSet<String>>,
+    doors: Mutex<BTreeMap<String, SocketAddr>>,
+    tasks: Mutex<JoinSet<()>>,
+    plan: Mutex<Plan>,
+}
+
+/// The brokers of a model. Clones are the same brokers.
+#[derive(Clone)]
+pub struct Clustered(Arc<Inner>, Arc<Keeper>);
+
+struct Keeper(JoinHandle<()>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Clustered {
+    pub fn new(sim: &Sim) -> Self {
+        let ready = Arc::new(Mutex::new(BTreeSet::new()));
+        let known = ready.clone();
+        sim.behave(move |pod| {
+            let name = pod["metadata"]["name"].as_str()?;
+            (!known.lock().unwrap().contains(name)).then_some(Behaviour::NeverReady)
+        });
+        let inner = Arc::new(Inner {
+            sim: sim.clone(),
+            disks: TempDir::new().unwrap(),
+            running: tokio::sync::Mutex::default(),
+            addresses: Table::default(),
+            ready,
+            late: Mutex::default(),
+            doors: Mutex::default(),
+            tasks: Mutex::default(),
+            plan: Mutex::default(),
+        });
+        let weak = Arc::downgrade(&inner);
+        let keeper = tokio::spawn(async move {
+            while let Some(inner) = weak.upgrade() {
+                inner.follow().await;
+                drop(inner);
+                tokio::time::sleep(PACE).await;
+            }
+        });
+        Self(inner, Arc::new(Keeper(keeper)))
+    }
+
+    pub fn access(&self) -> Access {
+        let inner = Arc::downgrade(&self.0);
+        Access::Mapped(Arc::new(move |address, port| match inner.upgrade() {
+            Some(inner) if port == address.api_port => inner.door(address),
+            Some(inner) => find(&inner.addresses, &address.pod, port),
+            None => NOWHERE,
+        }))
+    }
+
+    /// The nth call that changes something at a broker, counted from 1, fails so.
+    pub fn on_call(&self, session: &Session, nth: u64, fault: CallFault) {
+        let mut plan = self.0.plan.lock().unwrap();
+        (plan.fault, plan.session) = (Some((nth, fault)), Some(session.clone()));
+    }
+
+    /// How many calls changed something, or were to.
+    pub fn calls(&self) -> u64 {
+        self.0.plan.lock().unwrap().calls
+    }
+
+    /// How often brokers were made a cluster.
+    pub fn begun(&self) -> u64 {
+        self.0.plan.lock().unwrap().begun
+    }
+
+    /// The broker of this pod does not start until it is let.
+    pub fn hold(&self, pod: &str, held: bool) {
+        let mut late = self.0.late.lock().unwrap();
+        if held {
+            late.insert(pod.to_owned())
+        } else {
+            late.remove(pod)
+        };
+    }
+}
+
+impl Inner {
+    /// Brokers as the pods are now.
+    async fn follow(&self) {
+        let mut wanted = BTreeMap::new();
+        for pod in self.sim.list("pods") {
+            let container = pod.pointer("/status/containerStatuses/0").filter(|c| c["state"]["running"].is_object());
+            if let (Some(name), Some(container)) = (pod["metadata"]["name"].as_str(), container)
+                && !self.late.lock().unwrap().contains(name)
+            {
+                wanted.insert(name.to_owned(), container["containerID"].as_str().unwrap_or_default().to_owned());
+            }
+        }
+        let mut running = self.running.lock().await;
+        let gone: Vec<String> = running
+            .iter()
+            .filter(|(name, r)| wanted.get(*name) != Some(&r.container))
+            .map(|(n, _)| n.clone())
+            .collect();
+        for name in gone {
+            self.addresses.lock().unwrap().remove(&name);
+            self.ready.lock().unwrap().remove(&name);
+            running.remove(&name).unwrap().broker.kill().await;
+        }
+        for (name, container) in wanted {
+            if !running.contains_key(&name)
+                && let Some(config) = self.config(&name)
+            {
+                let broker = Broker::start(config, self.resolver()).await.unwrap();
+                self.addresses.lock().unwrap().insert(name.clone(), broker.addresses());
+                running.insert(name.clone(), Running { container, broker });
+            }
+        }
+        for (name, running) in running.iter() {
+            let ready = answers_200(running.broker.addresses().api).await;
+            let mut known = self.ready.lock().unwrap();
+            if ready {
+                known.insert(name.clone())
+            } else {
+                known.remove(name)
+            };
+        }
+    }
+
+    fn config(&self, pod: &str) -> Option<Config> {
+        let claim = self.sim.get("persistentvolumeclaims", "default", &format!("data-{pod}"))?;
+        let disk = self.disks.path().join(claim["metadata"]["uid"].as_str()?);
+        let mut config = Config::for_tests(Mode::Cluster, pod, disk);
+        let secret = self.sim.get("secrets", "default", "rivven-x-auth")?;
+        let token: ByteString = serde_json::from_value(secret["data"]["token"].clone()).ok()?;
+        config.cluster_auth_token = Some(String::from_utf8(token.0).ok()?);
+        config.advertise_addr = Some(format!("{pod}.rivven-x-headless.default.svc.cluster.local:9393"));
+        Some(config)
+    }
+
+    /// Brokers find each other by their DNS names.
+    fn resolver(&self) -> Resolver {
+        let addresses = self.addresses.clone();
+        Arc::new(move |host, port| find(&addresses, host.split('.').next().unwrap_or_default(), port))
+    }
+
+    /// Where the operator reaches the HTTP API of a broker, running or not.
+    fn door(self: &Arc<Self>, address: &BrokerAddress) -> SocketAddr {
+        let mut doors = self.doors.lock().unwrap();
+        *doors.entry(address.pod.clone()).or_insert_with(|| {
+            let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            let at = listener.local_addr().unwrap();
+            let (inner, pod) = (Arc::downgrade(self), address.pod.clone());
+            let listener = TcpListener::from_std(listener).unwrap();
+            self.tasks.lock().unwrap().spawn(async move {
+                let mut calls = JoinSet::new();
+                while let Ok((stream, _)) = listener.accept().await {
+                    let (inner, pod) = (inner.clone(), pod.clone());
+                    calls.spawn(async move { drop(pass(&inner, stream, &pod).await) });
+                }
+            });
+            at
+        })
+    }
+
+    /// Counts a call that changes something; says what is to happen to it.
+    fn planned(&self) -> Option<CallFault> {
+        let mut plan = self.plan.lock().unwrap();
+        plan.calls += 1;
+        plan.fault.filter(|(nth, _)| *nth == plan.calls).map(|(_, fault)| fault)
+    }
+
+    fn cut(&self) {
+        let session = self.plan.lock().unwrap().session.clone();
+        session.unwrap().cut();
+    }
+}
+
+fn find(addresses: &Table, pod: &str, port: u16) -> SocketAddr {
+    match (addresses.lock().unwrap().get(pod), port) {
+        (Some(at), 9292) => at.client,
+        (Some(at), 9393) => at.cluster,
+        (Some(at), _) => at.api,
+        (None, _) => NOWHERE,
+    }
+}
+
+/// One call: each has a connection of its own.
+async fn pass(inner: &Weak<Inner>, mut near: TcpStream, pod: &str) -> std::io::Result<()> {
+    let request = message(&mut near).await?;
+    let Some(held) = inner.upgrade() else { return Ok(()) };
+    let fault = if request.starts_with(b"POST ") { held.planned() } else { None };
+    match fault {
+        Some(CallFault::CutBefore) => {
+            held.cut();
+            return Ok(());
+        }
+        Some(CallFault::Disconnect) => return Ok(()),
+        _ => {}
+    }
+    let api = find(&held.addresses, pod, 9090);
+    drop(held);
+    let mut far = TcpStream::connect(api).await?;
+    far.write_all(&request).await?;
+    let mut answer = Vec::new();
+    far.read_to_end(&mut answer).await?;
+    let Some(held) = inner.upgrade() else { return Ok(()) };
+    if request.starts_with(b"POST /api/v1/bootstrap ") && answer.starts_with(b"HTTP/1.1 200") {
+        held.plan.lock().unwrap().begun += 1;
+    }
+    match fault {
+        Some(CallFault::CutAfter) => held.cut(),
+        Some(CallFault::LoseReply) => {}
+        _ => near.write_all(&answer).await?,
+    }
+    Ok(())
+}
+
+/// A whole request: head and body.
+async fn message(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(stream.read_u8().await?);
+    }
+    let head = String::from_utf8_lossy(&request).to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await?;
+    request.extend(body);
+    Ok(request)
+}
+
+async fn answers_200(api: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect(api).await else { return false };
+    let request = b"GET /health/ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let mut answer = Vec::new();
+    stream.write_all(request).await.is_ok()
+        && stream.read_to_end(&mut answer).await.is_ok()
+        && answer.starts_with(b"HTTP/1.1 200")
+}

@@ -18,8 +18,6 @@ use crate::names;
 use crate::observe::{ObserveError, Observer, RecordedStatus};
 use crate::process::metrics::{Category, Metrics, Outcome, StepOutcome};
 
-/// How soon to look again after the world had moved under a step.
-const LOOK_ANEW: Duration = Duration::from_millis(300);
 /// How soon to look again at an object whose own last write the cache does not show yet.
 const CACHE_LAG: Duration = Duration::from_millis(50);
 
@@ -204,18 +202,14 @@ impl Context {
         Action::requeue(decision.requeue.unwrap_or_else(|| spread(self.resync, meta)).max(CACHE_LAG))
     }
 
-    /// How long to wait after a failure.
+    /// How long to wait after a failure. What is no fault is looked at anew when a watch brings what moved; where none
+    /// does, or an API server is too busy, asking at one pace for ever would not help.
     pub(super) fn back_off(&self, kind: Kind, meta: &ObjectMeta, error: &ReconcileError) -> Action {
-        if let ReconcileError::Step(StepError::Held(_) | StepError::NotLeading) = error {
-            return Action::requeue(LOOK_ANEW);
-        }
-        let wait = self.backoffs.next(meta.uid.as_deref().unwrap_or_default());
-        if let ReconcileError::Step(StepError::Moved(_)) = error {
-            // What moved comes by a watch, soon and by itself. Where it does not, asking ever again would not bring it.
-            return Action::requeue(wait);
-        }
         self.metrics.failed(kind, error.category());
-        warn!(%kind, name = ?meta.name, %error, wait_ms = wait.as_millis(), "reconcile failed");
+        let wait = self.backoffs.next(meta.uid.as_deref().unwrap_or_default());
+        if !matches!(error, ReconcileError::Step(step) if !step.is_fault()) {
+            warn!(%kind, name = ?meta.name, %error, wait_ms = wait.as_millis(), "reconcile failed");
+        }
         Action::requeue(wait)
     }
 }

@@ -1,5 +1,6 @@
 //! Local clusters. The scripts in `tests/cluster` do the work; here is which cluster is where.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -42,11 +43,20 @@ impl Cluster {
         self.state().join("admin.conf")
     }
 
+    /// What the scripts of `tests/cluster` are told about this cluster.
+    pub(crate) fn variables(self) -> Result<[(&'static str, OsString); 4]> {
+        Ok([
+            ("RIVVEN_BIN", paths::cache()?.join("bin").into()),
+            ("RIVVEN_STATE", self.state().into()),
+            ("RIVVEN_CLUSTER", self.name().into()),
+            ("RIVVEN_SUBNET", self.subnet().into()),
+        ])
+    }
+
     /// A script of `tests/cluster`, told about this cluster.
     pub(crate) fn script(self, name: &str) -> Result<Run> {
         let script = program(paths::root().join("tests/cluster").join(name));
-        let script = script.env("RIVVEN_BIN", paths::cache()?.join("bin")).env("RIVVEN_STATE", self.state());
-        Ok(script.env("RIVVEN_CLUSTER", self.name()).env("RIVVEN_SUBNET", self.subnet()))
+        Ok(self.variables()?.iter().fold(script, |script, (name, value)| script.env(name, value)))
     }
 
     /// `kubectl` on this cluster.
@@ -88,12 +98,10 @@ impl Cluster {
         images::load(self, &images::operator(), "/rivven-operator", &operator)
     }
 
-    /// Ends the only container of a pod as nothing else does: SIGKILL to its processes.
+    /// Ends the only container of a pod as nothing else does: SIGKILL.
     pub(crate) fn kill(self, pod: &str) -> Result<()> {
         let id = self.kubectl().args(["get", "pod", pod, "-o", "jsonpath={.status.containerStatuses[0].containerID}"]);
-        let id = id.read()?;
-        let id = id.trim().strip_prefix("containerd://").with_context(|| format!("pod {pod} has no container"))?;
-        self.script("kill.sh")?.arg(id).quiet()
+        self.script("kill.sh")?.arg(id.read()?.trim()).quiet()
     }
 
     /// The volume provisioner goes on beside the cluster until `down`.

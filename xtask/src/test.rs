@@ -105,6 +105,8 @@ fn e2e(args: &[&str]) -> Result<Tally> {
     let state = CLUSTER.state();
     let tests =
         tests.env("KUBECONFIG", CLUSTER.kubeconfig()).env("RIVVEN_E2E_AUDIT_LOG", state.join("audit/audit.log"));
+    // For the scripts that tests run themselves.
+    let tests = CLUSTER.variables()?.iter().fold(tests, |tests, (name, value)| tests.env(name, value));
     let tests = tests
         .env("RIVVEN_E2E_HELM", tools::helm()?)
         .env("RIVVEN_E2E_OPERATOR", tools::operator_binary()?)

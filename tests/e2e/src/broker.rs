@@ -1,34 +1,19 @@
-//! Brokers as processes of this machine, which is the node they run on.
+//! What is done to brokers from outside of Kubernetes.
 
-use std::fs;
-
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
 use tokio::process::Command;
 
-use crate::Place;
+use crate::{Place, variable};
 
-/// Kills a broker as nothing else does: SIGKILL to its process.
-pub async fn kill(place: &Place, node_id: &str) -> Result<()> {
-    let pid = pid(&place.namespace, node_id)?;
-    let killed = Command::new("kill").args(["-KILL", &pid.to_string()]).status().await?;
-    ensure!(killed.success(), "broker {node_id}, process {pid}, could not be killed");
+/// Kills a broker as nothing else does: SIGKILL.
+pub async fn kill(place: &Place, pod: &str) -> Result<()> {
+    let status = place.api::<Pod>().get(pod).await?.status.unwrap_or_default();
+    let container = status.container_statuses.unwrap_or_default().into_iter().next();
+    let id =
+        container.and_then(|container| container.container_id).with_context(|| format!("{pod} has no container"))?;
+    let script = format!("{}/tests/cluster/kill.sh", variable("RIVVEN_E2E_ROOT")?);
+    let killed = Command::new(script).arg(&id).output().await?;
+    ensure!(killed.status.success(), "{pod}, {id}: {}", String::from_utf8_lossy(&killed.stderr));
     Ok(())
-}
-
-/// The process of the broker that is known by this name in the cluster's network.
-fn pid(namespace: &str, node_id: &str) -> Result<u32> {
-    // A node id alone may be there in another namespace as well.
-    let wanted = format!("RIVVEN_ADVERTISE_ADDR={node_id}.");
-    let namespace = format!(".{namespace}.svc");
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let path = entry.path();
-        let is_broker = fs::read_link(path.join("exe")).is_ok_and(|exe| exe.as_os_str() == "/app");
-        let environment = || String::from_utf8_lossy(&fs::read(path.join("environ")).unwrap_or_default()).into_owned();
-        let is_wanted = |variable: &str| variable.starts_with(&wanted) && variable.contains(&namespace);
-        if is_broker && environment().split('\0').any(is_wanted) {
-            let pid = path.file_name().and_then(|name| name.to_str()).context("a process id")?;
-            return Ok(pid.parse()?);
-        }
-    }
-    bail!("no process of broker {node_id} was found")
 }

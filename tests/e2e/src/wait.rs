@@ -9,8 +9,26 @@ const LIMIT: Duration = Duration::from_mins(3);
 /// How often the condition is looked at.
 const PACE: Duration = Duration::from_millis(100);
 
+/// The same where the time is measured.
+const FINE_PACE: Duration = Duration::from_millis(20);
+
 /// Looks until there is something.
-pub async fn until<T, F>(what: &str, mut look: impl FnMut() -> F) -> Result<T>
+pub async fn until<T, F>(what: &str, look: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<Option<T>>>,
+{
+    looked(what, PACE, look).await
+}
+
+/// Looks often until there is something: the time that it takes is measured.
+pub async fn closely<T, F>(what: &str, look: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<Option<T>>>,
+{
+    looked(what, FINE_PACE, look).await
+}
+
+async fn looked<T, F>(what: &str, pace: Duration, mut look: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<Option<T>>>,
 {
@@ -22,6 +40,6 @@ where
         if began.elapsed() > LIMIT {
             bail!("waited {} s in vain: {what}", LIMIT.as_secs());
         }
-        tokio::time::sleep(PACE).await;
+        tokio::time::sleep(pace).await;
     }
 }

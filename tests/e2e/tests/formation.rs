@@ -1,6 +1,7 @@
 //! Three brokers that are one cluster, on the test broker: formed once whatever ends in between, degraded and back, and
 //! no acknowledged record lost.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -25,18 +26,6 @@ async fn bootstraps(place: &Place) -> Result<usize> {
     let events = place.api::<Event>().list(&ListParams::default()).await?;
     let told = events.items.iter().filter(|event| event.reason.as_deref() == Some("Bootstrap"));
     Ok(told.map(|event| event.series.as_ref().map_or(1, |series| series.count.unsigned_abs() as usize)).sum())
-}
-
-/// Waits for a phase, looking often, as the time is measured.
-async fn phase_since(place: &Place, name: &str, phase: Phase, since: Instant) -> Result<Duration> {
-    let api = place.api::<RivvenCluster>();
-    loop {
-        if api.get(name).await?.status.and_then(|status| status.phase) == Some(phase) {
-            return Ok(since.elapsed());
-        }
-        ensure!(since.elapsed() < Duration::from_mins(2), "{name} is not {phase:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// What the status says of a cluster of three that is well.
@@ -103,24 +92,24 @@ async fn three_brokers_lose_nothing_whichever_is_killed() -> Result<()> {
 /// A broker that is gone is seen in time, by name, and the cluster is whole again.
 async fn seen_and_healed(place: &Place, node: &str, how: &str, since: Instant) -> Result<()> {
     let api = place.api::<RivvenCluster>();
-    let mut seen = None;
-    loop {
+    let seen = Cell::new(None);
+    wait::closely(&format!("{node} {how}, Degraded, Ready"), || async {
         let status = api.get("x").await?.status.context("a status")?;
         let gone = status.brokers.iter().find(|broker| broker.name == node).is_none_or(|broker| !broker.ready);
         match status.phase {
             Some(Phase::Degraded) => {
-                seen.get_or_insert_with(|| since.elapsed());
+                seen.set(seen.get().or_else(|| Some(since.elapsed())));
                 let ready = status.brokers.iter().filter(|broker| broker.ready).count();
                 ensure!(status.ready == Some(format!("{ready}/3")), "one status, one number: {status:?}");
             }
-            Some(Phase::Ready) if seen.is_some() => break,
+            Some(Phase::Ready) if seen.get().is_some() => return Ok(Some(())),
             Some(Phase::Ready) => ensure!(!gone, "Ready without {node}: {status:?}"),
             other => bail!("{node} {how}: {other:?}"),
         }
-        ensure!(since.elapsed() < Duration::from_mins(2), "{node} {how}: {status:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let (seen, healed) = (seen.unwrap_or_default().as_secs_f64(), since.elapsed().as_secs_f64());
+        Ok(None)
+    })
+    .await?;
+    let (seen, healed) = (seen.get().unwrap_or_default().as_secs_f64(), since.elapsed().as_secs_f64());
     println!("{node} {how}: Degraded after {seen:.2} s, Ready after {healed:.1} s");
     ensure!(seen <= SEEN_WITHIN.as_secs_f64(), "seen after {seen} s");
     is_whole(place, "x").await
@@ -135,7 +124,13 @@ async fn from_apply_to_ready_it_adds_little_to_what_three_pods_and_a_bootstrap_n
         let (ours, bare) = (format!("ours{round}"), format!("bare{round}"));
         let began = Instant::now();
         place.clustered(&ours, json!({})).await?;
-        let with = phase_since(&place, &ours, Phase::Ready, began).await?;
+        let clusters = place.api::<RivvenCluster>();
+        wait::closely("Ready", || async {
+            let phase = clusters.get(&ours).await?.status.and_then(|status| status.phase);
+            Ok((phase == Some(Phase::Ready)).then_some(()))
+        })
+        .await?;
+        let with = began.elapsed();
 
         // The same pods and what they need, under another name.
         renamed::<Secret>(&place, &ours, &bare).await?;
@@ -186,19 +181,14 @@ where
     Ok(())
 }
 
-/// Waits until it holds for the status of three pods, looking often, as the time is measured.
+/// Waits until it holds for the status of three pods.
 async fn pods(place: &Place, cluster: &str, holds: impl Fn(&Value) -> bool) -> Result<()> {
-    let began = Instant::now();
-    loop {
+    wait::closely("three pods", || async {
         let pods = place.api::<Pod>().list(&ListParams::default()).await?;
         let ours = pods.items.iter().filter(|pod| pod.name_any().starts_with(&names::stateful_set(cluster)));
-        let statuses: Vec<_> = ours.map(|pod| json!(pod.status)).collect();
-        if statuses.iter().filter(|status| holds(status)).count() == 3 {
-            return Ok(());
-        }
-        ensure!(began.elapsed() < Duration::from_mins(2), "in vain: {statuses:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        Ok((ours.filter(|pod| holds(&json!(pod.status))).count() == 3).then_some(()))
+    })
+    .await
 }
 
 /// Tells the first broker of the three.

@@ -130,7 +130,7 @@ async fn from_apply_to_ready_it_adds_little_to_what_the_pod_needs() -> Result<()
         place.api::<StatefulSet>().create(&PostParams::default(), &serde_json::from_value(bare)?).await?;
         let pods = place.api::<Pod>();
         let pod = format!("rivven-b{name}-0");
-        fine("the bare pod ready", || async {
+        wait::closely("the bare pod ready", || async {
             let pod = pods.get_opt(&pod).await?;
             let conditions = pod.and_then(|pod| pod.status).and_then(|status| status.conditions).unwrap_or_default();
             Ok(conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True").then_some(()))
@@ -153,23 +153,11 @@ async fn from_apply_to_ready_it_adds_little_to_what_the_pod_needs() -> Result<()
 
 async fn ready_at(place: &Place, name: &str) -> Result<Instant> {
     let api = place.api::<RivvenCluster>();
-    fine("Ready", || async {
+    wait::closely("Ready", || async {
         let phase = api.get(name).await?.status.and_then(|s| s.phase);
         Ok((phase == Some(Phase::Ready)).then(Instant::now))
     })
     .await
-}
-
-/// Looks more often than `wait::until`, where the time is measured.
-async fn fine<T, F: Future<Output = Result<Option<T>>>>(what: &str, mut look: impl FnMut() -> F) -> Result<T> {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = look().await? {
-            return Ok(found);
-        }
-        ensure!(began.elapsed() < Duration::from_mins(2), "in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// A resync is forced three times within the window.

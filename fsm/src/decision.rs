@@ -88,6 +88,15 @@ pub struct Blocked {
     pub message: String,
 }
 
+/// A step that will come, as things are now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// Its name.
+    pub step: &'static str,
+    /// The broker, claim or object concerned.
+    pub on: String,
+}
+
 /// The outcome of one `decide`: what to record and what to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision<Step> {
@@ -103,6 +112,8 @@ pub struct Decision<Step> {
     pub conditions: Vec<Condition>,
     /// What the operator waits for.
     pub blocked_by: Vec<Blocked>,
+    /// The steps that will come, in order.
+    pub plan: Vec<Planned>,
     /// When to look again although no watch reports anything. `None`: a watch will tell.
     pub requeue: Option<Duration>,
     /// Set when the world called for a phase that the table does not allow from the recorded one.
@@ -133,6 +144,7 @@ impl<Step> Decision<Step> {
             steps: Vec::new(),
             conditions: Vec::new(),
             blocked_by: Vec::new(),
+            plan: Vec::new(),
             requeue: on_the_way.then_some(Duration::ZERO),
             refused,
         }
@@ -162,6 +174,7 @@ impl<Step> Decision<Step> {
         let mut failed = Self::toward(kind, Some(self.phase), target, reason, message.clone());
         failed.conditions.clone_from(&self.conditions);
         failed.blocked_by.clone_from(&self.blocked_by);
+        failed.plan.clone_from(&self.plan);
         failed.with_condition(ConditionType::Ready, false, reason, message.clone()).with_condition(
             ConditionType::Degraded,
             true,

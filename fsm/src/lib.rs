@@ -11,8 +11,9 @@ pub mod guard;
 pub mod phase;
 pub mod reason;
 pub mod topic;
+pub mod window;
 
-pub use decision::{Blocked, Condition, ConditionStatus, ConditionType, Decision};
+pub use decision::{Blocked, Condition, ConditionStatus, ConditionType, Decision, Planned};
 pub use guard::{Guard, Refusal};
 pub use phase::{Edge, IllegalTransition, Kind, Phase, TransitionTable};
 pub use reason::Reason;

@@ -94,10 +94,36 @@ reasons! {
     StorageShrinkRefused => "Set `storage.size` back to at least the size in use.",
     /// The storage class was changed, which does not move data.
     StorageClassChangeRefused => "Set `storage.storageClassName` back; to move data, create a new cluster.",
-    /// The number of brokers of a serving cluster was changed, which this broker version or operator cannot follow.
-    ScaleRefused => "Set `replicas` back to the number in force, which the message names.",
+    /// With the number of brokers asked for, partitions could not keep their replicas, or nobody knows whether they could.
+    ScaleRefused => "Set `replicas` to at least the number that the message names, or give the topics that it names fewer replicas.",
     /// The version was lowered.
-    DowngradeRefused => "Set `version` back to the version in force, which the message names.",
+    DowngradeRefused => "Set `version` back to the version in force, which the message names. If the release notes allow it, name the version in the annotation `rivven.io/force-version` of the cluster.",
+    /// The version skips more than one minor release, which nobody has tried.
+    VersionSkipRefused => "Go to each minor release in between first, or name the version in the annotation `rivven.io/force-version` of the cluster.",
+    /// The rollout of this spec was halted, as a broker did not come back; the last spec that every broker ran well on is in force.
+    RolloutHalted => "Set the spec back, or correct it; the message has what went wrong. To try the same again: annotate the cluster with another value of `rivven.io/restarted-at`.",
+    /// A broker that was restarted has not been ready for `minReadySeconds` yet.
+    BrokerSettling => "Wait; the message says how long.",
+    /// No maintenance window is open.
+    OutsideMaintenanceWindow => "Wait for the window, which the message names, or change `maintenanceWindows`.",
+    /// Volumes are being made larger.
+    VolumesGrowing => "Wait; `kubectl describe pvc` shows how far the storage is.",
+    /// The StatefulSet is replaced around the running brokers, as its claim template cannot be changed.
+    ReplacingStatefulSet => "Wait.",
+    /// A broker is stopped while its volume grows, as this version loses records when a disk that was full grows under it.
+    StoppedToGrow => "Wait; it starts again when the volume has grown. Newer broker versions grow without a stop.",
+    /// The API server refuses to let the volume grow, often as its storage class does not allow it.
+    VolumeCannotExpand => "Set `storage.size` back, or set `allowVolumeExpansion: true` on the storage class if its driver can.",
+    /// A quota of the namespace refuses the larger volume.
+    QuotaExceeded => "Raise the quota, or set `storage.size` back.",
+    /// The storage cannot make the volume larger.
+    VolumeResizeFailed => "See the storage's words in the message; set `storage.size` back to any size above the capacity, or mend the storage.",
+    /// Partitions of a broker that is about to restart are being given to other leaders.
+    HandingOver => "Wait.",
+    /// The API server holds the eviction of a broker back: a disruption budget allows none.
+    EvictionHeld => "See `kubectl get pdb`: another budget than the operator's own may select the brokers, or a broker is down. It is tried again with back-off.",
+    /// A broker that was restarted is not back in time.
+    BrokerNotBack => "See the log of the broker that the message names; set the spec back if its change is the cause.",
     /// A volume claim of the needed name exists, and nothing proves that it is this cluster's.
     StaleVolume => "Delete the claim, or adopt it with the annotation `rivven.io/adopt-volumes: \"true\"` on the cluster.",
 
@@ -119,6 +145,14 @@ reasons! {
     PodFailed => "Nothing to do; the pod is replaced. See the message for why it failed.",
     /// Nobody can keep the data available while this broker restarts, as it is the only copy.
     NoOtherCopy => "Expect a short downtime; with a broker version that replicates, use three brokers and replication.",
+    /// Brokers are being added.
+    ScalingOut => "Wait; the message says which broker joins.",
+    /// Brokers are being taken away: each is emptied, leaves the cluster, and stops.
+    ScalingIn => "Wait; the message says which broker leaves.",
+    /// Replicas of partitions are moving between brokers.
+    ReplicasMoving => "Wait; if it lasts, see the log of the broker that the replicas move to.",
+    /// A broker that is to leave does not answer and has the only in-sync replica of a partition.
+    LastReplica => "Bring the broker back, or set `replicas` back; the message names the partition.",
     /// A broker runs an outdated revision.
     RevisionOutdated => "Wait; brokers restart one at a time.",
     /// A broker is being restarted onto the new revision.

@@ -7,8 +7,9 @@ use std::path::Path;
 
 use common::now;
 use common::topics::TopicWorld;
-use common::world::{ACTORS, World};
-use rivven_fsm::cluster::{ReclaimPolicy, Step};
+use common::world::{ACTORS, SIZE, World};
+use rivven_fsm::cluster::storage::quantity;
+use rivven_fsm::cluster::{Candidate, ReclaimPolicy, Step, Wish, admit};
 use rivven_fsm::{Decision, topic};
 
 #[derive(Default)]
@@ -103,6 +104,14 @@ fn serving(replicas: u32) -> World {
 }
 
 #[test]
+fn capacities_are_written_in_the_largest_exact_unit() {
+    assert_eq!(quantity(10 << 30), "10Gi");
+    assert_eq!(quantity(1536 << 20), "1536Mi");
+    assert_eq!(quantity(1_000_000_000), "1000000000");
+    assert_eq!(quantity(0), "0");
+}
+
+#[test]
 fn provisioning_of_three_brokers() {
     let mut trace = Trace::default();
     trace.happens("a cluster of three is created");
@@ -148,12 +157,48 @@ fn a_broken_image_and_back() {
 }
 
 #[test]
+fn growth_of_the_volumes() {
+    let (mut trace, mut world) = (Trace::default(), serving(3));
+    let pods: Vec<String> = world.pods.iter().flatten().map(|pod| pod.uid.clone()).collect();
+    trace.happens("the spec asks for volumes twice as large");
+    world.size = 2 * SIZE;
+    trace.cluster(&mut world, 10);
+    let after: Vec<String> = world.pods.iter().flatten().map(|pod| pod.uid.clone()).collect();
+    assert_eq!(pods, after, "no broker is restarted");
+    assert!(world.claims.iter().flatten().all(|claim| claim.capacity == Some(2 * SIZE)));
+    trace.is_golden("cluster-storage-growth.txt");
+}
+
+#[test]
+fn growth_of_a_volume_that_must_be_stopped_for() {
+    let (mut trace, mut world) = (Trace::default(), serving(1));
+    world.online = false;
+    trace.happens("the spec asks for a volume twice as large");
+    world.size = 2 * SIZE;
+    trace.cluster(&mut world, 12);
+    assert!(world.claims.iter().flatten().all(|claim| claim.capacity == Some(2 * SIZE)));
+    trace.is_golden("cluster-storage-growth-offline.txt");
+}
+
+#[test]
+fn growth_that_the_storage_cannot_do_and_back() {
+    let (mut trace, mut world) = (Trace::default(), serving(3));
+    trace.happens("the spec asks for more than the storage has");
+    (world.size, world.grows) = (9 * SIZE, false);
+    trace.cluster(&mut world, 6);
+    trace.happens("the size is set back");
+    world.size = SIZE;
+    trace.cluster(&mut world, 6);
+    trace.is_golden("cluster-storage-stuck.txt");
+}
+
+#[test]
 fn deletion_that_keeps_the_volumes() {
     let (mut trace, mut world) = (Trace::default(), serving(2));
     trace.happens("the cluster is deleted, reclaimPolicy Retain");
     world.deletion = Some(ReclaimPolicy::Retain);
     trace.cluster(&mut world, 10);
-    assert!(world.gone && world.claims.iter().all(Option::is_some));
+    assert!(world.gone && world.claims.iter().flatten().count() == 2);
     trace.is_golden("cluster-deletion-retain.txt");
 }
 
@@ -165,6 +210,61 @@ fn deletion_that_takes_the_volumes() {
     trace.cluster(&mut world, 10);
     assert!(world.gone && world.claims.iter().all(Option::is_none));
     trace.is_golden("cluster-deletion-delete.txt");
+}
+
+/// A cluster that serves, with partitions of two replicas.
+fn serving_records(replicas: u32, partitions: usize) -> World {
+    let mut world = serving(replicas);
+    world.replicates = true;
+    (0..partitions).for_each(|_| world.place(2));
+    world
+}
+
+#[test]
+fn two_brokers_join_and_are_given_replicas() {
+    let (mut trace, mut world) = (Trace::default(), serving_records(3, 4));
+    trace.happens("five brokers are asked for, rebalance: true");
+    (world.replicas, world.rebalance) = (5, true);
+    trace.cluster(&mut world, 25);
+    assert_eq!((world.voters.len(), world.moves.len()), (5, 0));
+    trace.is_golden("cluster-scale-out.txt");
+}
+
+#[test]
+fn two_brokers_are_emptied_and_leave() {
+    let (mut trace, mut world) = (Trace::default(), serving_records(5, 5));
+    trace.happens("three brokers are asked for, scaleInPolicy Delete");
+    world.replicas = 3;
+    trace.cluster(&mut world, 40);
+    assert_eq!((world.voters.len(), world.claims.iter().flatten().count()), (3, 3));
+    trace.is_golden("cluster-scale-in.txt");
+}
+
+#[test]
+fn a_number_that_is_refused_changes_nothing() {
+    let (mut trace, mut world) = (Trace::default(), serving_records(3, 2));
+    trace.happens("one broker is asked for, and partitions have two replicas");
+    let wish = |replicas| Wish {
+        replicas,
+        version: "0.1.0".to_owned(),
+        storage_bytes: 1 << 30,
+        storage_class: String::new(),
+        tls: false,
+        auth: false,
+        problems: Vec::new(),
+        unsupported: Vec::new(),
+    };
+    world.admission = admit(&Candidate {
+        accepted: Some(wish(3)),
+        partitions: world.observe().partitions,
+        ..Candidate::first(wish(1), common::clustered())
+    });
+    for refusal in world.admission.refusals() {
+        trace.happens(&format!("refused: {}: {}", refusal.reason, refusal.message));
+    }
+    trace.cluster(&mut world, 5);
+    assert!(world.steps.is_empty(), "{:?}", world.steps);
+    trace.is_golden("cluster-scale-in-refused.txt");
 }
 
 #[test]

@@ -6,12 +6,14 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::{State, cluster, clustered, knows, members, now, partition, standalone};
-use rivven_fsm::cluster::formation::{self, Formation};
-use rivven_fsm::cluster::rollout::{self, Rollout};
+use rivven_fsm::cluster::formation;
 use rivven_fsm::cluster::{
-    Answer, Candidate, Container, Membership, Observation, Partitions, Prerequisite, Step, Wish, admission, decide,
+    Answer, Candidate, Capabilities, Container, Leadership, Membership, Move, Observation, Partitions, Plan,
+    Prerequisite, Step, Wish, admission, decide,
 };
+use rivven_fsm::cluster::{rollout, scale};
 use rivven_fsm::guard::Guard;
+use rivven_fsm::window::Window;
 use rivven_fsm::{Decision, Reason, topic};
 
 /// The guards but one.
@@ -67,10 +69,31 @@ fn wish() -> Wish {
 }
 
 fn candidate(change: impl FnOnce(&mut Candidate)) -> Candidate {
-    let mut candidate =
-        Candidate { wish: wish(), accepted: Some(wish()), capabilities: standalone(), prerequisites: Vec::new() };
+    let mut candidate = Candidate {
+        accepted: Some(wish()),
+        provisioned_bytes: Some(1 << 30),
+        ..Candidate::first(wish(), standalone())
+    };
     change(&mut candidate);
     candidate
+}
+
+/// A cluster of so many brokers, of which so many are asked for.
+fn scaled(from: u32, to: u32, change: impl FnOnce(&mut Candidate)) -> Candidate {
+    candidate(|c| {
+        c.capabilities = Capabilities { tls: false, auth: false, ..clustered() };
+        c.clusters = true;
+        c.wish.replicas = to;
+        c.accepted = Some(Wish { replicas: from, ..wish() });
+        c.partitions = on(&[]);
+        change(c);
+    })
+}
+
+/// Partitions with these replicas, all in sync.
+fn on(replicas: &[&[u32]]) -> Partitions {
+    let one = |(id, replicas): (u32, &&[u32])| partition(id, replicas, replicas, 1);
+    Partitions::Known((0..).zip(replicas).map(one).collect())
 }
 
 fn secret(present: Option<bool>) -> Vec<Prerequisite> {
@@ -88,15 +111,22 @@ fn each_guard_on_a_spec_is_missed_when_it_is_taken_out() {
         (Reason::BrokerCannotServeTls, candidate(|c| (c.capabilities, c.wish.tls) = (standalone(), true))),
         (Reason::BrokerCannotAuthenticate, candidate(|c| (c.capabilities, c.wish.auth) = (standalone(), true))),
         (Reason::NotSupportedByOperator, candidate(|c| c.wish.unsupported = vec!["tls.issuer: later".to_owned()])),
-        (Reason::NotSupportedByOperator, candidate(|c| c.wish.storage_bytes = 2 << 30)),
         (Reason::NotSupportedByOperator, candidate(|c| (c.capabilities, c.wish.tls) = (clustered(), true))),
         (Reason::NotSupportedByOperator, candidate(|c| (c.capabilities, c.wish.auth) = (clustered(), true))),
         (Reason::PrerequisiteMissing, candidate(|c| c.prerequisites = secret(Some(false)))),
         (Reason::PrerequisiteMissing, candidate(|c| c.prerequisites = secret(None))),
         (Reason::StorageShrinkRefused, candidate(|c| c.wish.storage_bytes = 1)),
         (Reason::StorageClassChangeRefused, candidate(|c| c.wish.storage_class = "fast".to_owned())),
-        (Reason::ScaleRefused, candidate(|c| c.accepted = Some(Wish { replicas: 3, ..wish() }))),
+        (Reason::ScaleRefused, scaled(5, 2, |c| c.partitions = on(&[&[0, 1], &[0, 3, 4]]))),
+        (Reason::ScaleRefused, scaled(3, 2, |c| c.partitions = Partitions::Unknown { why: "timeout".to_owned() })),
+        (Reason::ScaleRefused, scaled(3, 2, |c| c.partitions = Partitions::Unreplicated)),
+        (Reason::ScaleRefused, scaled(3, 1, |c| c.capabilities.clustering = false)),
+        (Reason::ScaleRefused, scaled(1, 3, |c| c.clusters = false)),
         (Reason::DowngradeRefused, candidate(|c| c.wish.version = "v0.0.21".to_owned())),
+        (Reason::VersionSkipRefused, candidate(|c| c.wish.version = "0.2.0".to_owned())),
+        (Reason::VersionSkipRefused, candidate(|c| c.wish.version = "1.1.0".to_owned())),
+        (Reason::VersionSkipRefused, candidate(|c| c.wish.version = "2.0.0".to_owned())),
+        (Reason::RolloutHalted, candidate(|c| c.halted = Some("broker 2 did not come back".to_owned()))),
     ];
     every_guard_is_missed("spec", admission::GUARDS, &cases, &candidate(|_| {}), admission::admit_with);
     for (reason, mut case) in cases {
@@ -115,11 +145,39 @@ fn what_a_guard_on_a_spec_must_let_pass() {
         candidate(|c| (c.wish.version, c.capabilities) = ("latest".to_owned(), clustered())),
         candidate(|c| (c.wish.replicas, c.accepted, c.capabilities) = (3, None, clustered())),
         candidate(|c| (c.wish.version, c.capabilities) = ("0.1.0".to_owned(), clustered())),
+        candidate(|c| c.wish.version = "1.0.0".to_owned()),
+        // Growth, and growth that was not provisioned taken back.
+        candidate(|c| c.wish.storage_bytes = 2 << 30),
+        candidate(|c| c.accepted.iter_mut().for_each(|accepted| accepted.storage_bytes = 9 << 30)),
+        // Forced by name, and no other version with it.
+        candidate(|c| (c.wish.version, c.forced_version) = ("0.0.1".to_owned(), Some("0.0.1".to_owned()))),
+        candidate(|c| (c.wish.version, c.forced_version) = ("0.5.0".to_owned(), Some("0.5.0".to_owned()))),
+        scaled(3, 5, |c| c.partitions = Partitions::Unknown { why: "timeout".to_owned() }),
+        scaled(5, 3, |c| c.partitions = on(&[&[0, 1, 2], &[2, 3, 4]])),
+        scaled(5, 3, |c| {
+            c.partitions = on(&[&[0, 1, 2, 4]]);
+            c.moves = vec![Move { topic: "orders".into(), partition: 0, from: 4, to: 2, copies: 3 }];
+        }),
+        scaled(3, 1, |_| {}),
+        scaled(1, 3, |_| {}),
     ];
+    let other = candidate(|c| (c.wish.version, c.forced_version) = ("0.5.0".to_owned(), Some("0.4.0".to_owned())));
+    assert!(matches!(admission::admit(&other), admission::Admission::Kept(_)));
     for passing in &passes {
         assert_eq!(admission::admit(passing), admission::Admission::Accepted, "{passing:?}");
     }
     println!("specs accepted: {}", passes.len());
+}
+
+#[test]
+fn a_refused_number_names_the_partitions_and_the_smallest_that_is_possible() {
+    let refused = scaled(5, 2, |c| c.partitions = on(&[&[0, 1], &[0, 3, 4], &[1, 2, 3, 4]]));
+    let refusals = admission::admit(&refused);
+    let message = &refusals.refusals()[0].message;
+    for part in ["orders/1", "orders/2", "possible is 4"] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(!message.contains("orders/0"), "{message}");
 }
 
 #[test]
@@ -151,6 +209,141 @@ fn partitions(in_sync: &[u32]) -> Observation {
     rolling(&[State::OutdatedWell, State::Well, State::Well], |o| o.partitions = known)
 }
 
+fn kept(reason: Reason) -> admission::Admission {
+    admission::Admission::Kept(vec![rivven_fsm::Refusal { reason, message: "broker 2 did not come back".to_owned() }])
+}
+
+/// Broker 1 has been ready for so many seconds, of ten.
+fn settled(seconds: i64) -> Observation {
+    rolling(&[State::OutdatedWell, State::Well, State::Well], |o| {
+        o.min_ready = std::time::Duration::from_secs(10);
+        let since = now() - chrono::Duration::seconds(seconds);
+        o.brokers[1].pod.iter_mut().for_each(|pod| pod.ready_since = Some(since));
+    })
+}
+
+/// A window that opens in `hours`.
+fn nightly(at: chrono::DateTime<chrono::Utc>, hours: i64) -> Window {
+    let opens = at + chrono::Duration::hours(hours);
+    Window { schedule: opens.format("%M %H * * *").to_string(), time_zone: "UTC".to_owned(), minutes: 30 }
+}
+
+fn never() -> Window {
+    Window { schedule: "0 2 31 2 *".to_owned(), time_zone: "UTC".to_owned(), minutes: 30 }
+}
+
+#[test]
+fn time_alone_is_waited_for_as_long_as_it_takes_and_holds_no_healing_back() {
+    use State::{OutdatedBroken as Broken, OutdatedWell as Old, Well};
+    let wait = |o: &Observation| match rollout::plan(o) {
+        Plan::Waiting(_, again) => again.map(|wait| wait.as_secs()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(wait(&settled(3)), Some(7));
+    let mut closed = rolling(&[Old, Well, Well], |o| o.windows = vec![nightly(now(), 3), never()]);
+    assert_eq!(wait(&closed), Some(3 * 3600));
+    let decision = decide(&closed, now());
+    assert_eq!((decision.phase, decision.reason), (rivven_fsm::Phase::Upgrading, Reason::OutsideMaintenanceWindow));
+    assert!(decision.message.contains("1970") || decision.message.contains("opens at"), "{}", decision.message);
+    closed.seen_at += chrono::Duration::hours(3);
+    assert!(matches!(rollout::plan(&closed), Plan::Next(..)), "open");
+    let broken = rolling(&[Broken, Well, Well], |o| {
+        (o.windows, o.min_ready) = (vec![never()], std::time::Duration::from_hours(10));
+    });
+    assert!(matches!(rollout::plan(&broken), Plan::Next(..)), "healing waits for neither");
+}
+
+#[test]
+fn a_broker_hands_over_what_it_leads_before_it_restarts() {
+    use State::{OutdatedWell as Old, Well};
+    let led = |id: u32, leader: u32, in_sync: &[u32]| {
+        let mut one = partition(id, &[0, 1, 2], in_sync, 2);
+        one.leader = Some(leader);
+        one
+    };
+    let mut observed = rolling(&[Well, Well, Old], |o| {
+        let all = [0, 1, 2];
+        o.partitions = Partitions::Known(vec![led(0, 2, &all), led(1, 2, &all), led(2, 0, &all)].into());
+    });
+    let elect = |topic: &str, partition, to| Leadership { topic: topic.into(), partition, to };
+    let Plan::Next(steps, _) = rollout::plan(&observed) else { panic!() };
+    // To who leads the fewest.
+    let leaders = vec![elect("orders", 0, 1), elect("orders", 1, 0)];
+    assert_eq!(steps, [Step::ElectLeaders { leaders }]);
+    let all = [0, 1, 2];
+    observed.partitions = Partitions::Known(vec![led(0, 1, &all), led(1, 0, &all), led(2, 0, &all)].into());
+    let Plan::Next(steps, _) = rollout::plan(&observed) else { panic!() };
+    assert_eq!(steps, [Step::TransferController { to: 0 }]);
+    observed.brokers[2].answer = common::said(true, false);
+    observed.brokers[0].answer = common::said(true, true);
+    let Plan::Next(steps, _) = rollout::plan(&observed) else { panic!() };
+    assert_eq!(steps, [Step::RestartPod { ordinal: 2, uid: "pod-2".to_owned() }]);
+    assert_eq!(rollout::ahead(&observed).len(), 1);
+}
+
+#[test]
+fn a_rollout_is_halted_by_what_does_not_come_back_and_by_nothing_else() {
+    use State::{CrashLoop, ImagePull, OutdatedWell as Old, Starting, Well};
+    let halts = |o: &Observation| match rollout::plan(o) {
+        Plan::Next(steps, _) => matches!(steps[..], [Step::HaltRollout { .. }]),
+        _ => false,
+    };
+    for broken in [CrashLoop, ImagePull] {
+        assert!(halts(&rolling(&[Old, Old, broken], |_| {})), "{broken:?}");
+        assert!(!halts(&rolling(&[Well, Well, broken], |_| {})), "nobody is left to be spared");
+        assert!(!halts(&rolling(&[Old, Old, broken], |o| o.stateful_set.as_mut().unwrap().proven = false)));
+        assert!(!halts(&rolling(&[Old, Old, broken], |o| o.admission = kept(Reason::RolloutHalted))), "it is");
+        assert!(!halts(&rolling(&[Old, Old, broken], |o| o.paused = true)));
+    }
+    let waiting = |minutes: i64| {
+        rolling(&[Old, Old, Starting], |o| {
+            o.brokers[2].pod.as_mut().unwrap().created = now() - chrono::Duration::minutes(minutes);
+        })
+    };
+    assert!(!halts(&waiting(9)), "it may still come");
+    assert!(halts(&waiting(11)), "too long");
+    let pulled = rolling(&[Old, Old, ImagePull], |o| {
+        let reason = "ErrImagePull".to_owned();
+        o.brokers[2].pod.as_mut().unwrap().container = Container::Waiting { reason, message: String::new() };
+    });
+    assert!(!halts(&pulled), "the kubelet tries again");
+}
+
+#[test]
+fn a_restart_that_was_asked_for_happens_also_in_a_halted_rollout() {
+    use State::{OutdatedWell as Old, Well};
+    let mut observed = rolling(&[Well, Well, Well], |o| o.brokers[1].pod.as_mut().unwrap().restart_asked = true);
+    let first = |o: &Observation| match rollout::plan(o) {
+        Plan::Next(steps, _) => steps.into_iter().next(),
+        _ => None,
+    };
+    let restart = Some(Step::RestartPod { ordinal: 1, uid: "pod-1".to_owned() });
+    assert_eq!(first(&observed), restart);
+    observed = rolling(&[Old, Well, Well], |o| o.brokers[1].pod.as_mut().unwrap().restart_asked = true);
+    observed.admission = kept(Reason::RolloutHalted);
+    assert_eq!(first(&observed), restart);
+}
+
+#[test]
+fn an_eviction_that_is_held_back_is_tried_again_and_told() {
+    use State::{OutdatedWell as Old, Well};
+    let words = "the budget of somebody else allows none";
+    let held = |o: &mut Observation| o.brokers[0].pod.as_mut().unwrap().held = Some(words.to_owned());
+    let decision = decide(&rolling(&[Old, Well, Well], held), now());
+    assert_eq!((decision.phase, decision.reason), (rivven_fsm::Phase::Upgrading, Reason::EvictionHeld));
+    assert!(decision.message.contains(words), "{}", decision.message);
+    assert_eq!(decision.steps, [Step::RestartPod { ordinal: 0, uid: "pod-0".to_owned() }]);
+}
+
+#[test]
+fn a_refused_change_of_a_cluster_that_is_well_is_seen_at_once() {
+    let mut observed = cluster(&[State::Well; 3]);
+    observed.admission = kept(Reason::StorageShrinkRefused);
+    let decision = decide(&observed, now());
+    assert_eq!((decision.phase, decision.reason), (rivven_fsm::Phase::Ready, Reason::StorageShrinkRefused));
+    assert!(decision.message.contains("last accepted spec"), "{}", decision.message);
+}
+
 #[test]
 fn each_guard_on_a_restart_is_missed_when_it_is_taken_out() {
     use State::{OutdatedWell as Old, Well};
@@ -175,14 +368,19 @@ fn each_guard_on_a_restart_is_missed_when_it_is_taken_out() {
         (Reason::BrokersStarting, rolling(&[State::OutdatedBroken, State::Starting, Well], |_| {})),
         (Reason::BrokersStarting, rolling(&[State::OutdatedBroken, State::Absent, Well], |_| {})),
         (Reason::BrokersStarting, rolling(&[State::OutdatedBroken, State::Terminating, Well], |_| {})),
+        (Reason::RolloutHalted, rolling(&[Old, Well, Well], |o| o.admission = kept(Reason::RolloutHalted))),
+        (Reason::BrokerSettling, settled(9)),
+        (Reason::OutsideMaintenanceWindow, rolling(&[Old, Well, Well], |o| o.windows = vec![nightly(now(), 1)])),
+        (Reason::OutsideMaintenanceWindow, rolling(&[Old, Well, Well], |o| o.windows = vec![never()])),
         (Reason::ReplicaOutOfSync, partitions(&[0, 1])),
         (Reason::ReplicaOutOfSync, partitions(&[1])),
         (Reason::ReplicaOutOfSync, partitions(&[])),
     ];
     // The broker itself may be behind: its restart may be what mends it.
-    assert!(matches!(rollout::plan(&partitions(&[1, 2])), Rollout::Restart(_)));
+    assert!(matches!(rollout::plan(&partitions(&[1, 2])), Plan::Next(..)));
     let passing = partitions(&[0, 1, 2]);
-    assert!(matches!(rollout::plan(&passing), Rollout::Restart(_)));
+    assert!(matches!(rollout::plan(&passing), Plan::Next(..)));
+    assert!(matches!(rollout::plan(&settled(10)), Plan::Next(..)));
     every_guard_is_missed("restart", rollout::GUARDS, &cases, &passing, rollout::plan_with);
 }
 
@@ -199,7 +397,8 @@ fn unformed(change: impl FnOnce(&mut Observation)) -> Observation {
 
 #[test]
 fn each_guard_on_a_bootstrap_is_missed_when_it_is_taken_out() {
-    let foreign = || Membership::Of { voters: [0].into(), foreign: vec!["rivven-other-1".to_owned()] };
+    let foreign =
+        || Membership::Of { voters: [0].into(), learners: [].into(), foreign: vec!["rivven-other-1".to_owned()] };
     let cases = [
         (Reason::BrokersStarting, unformed(|o| o.brokers[2].answer = Answer::NotAsked)),
         (Reason::BrokersStarting, unformed(|o| o.brokers[1].answer = Answer::Silent { why: "timeout".to_owned() })),
@@ -208,29 +407,141 @@ fn each_guard_on_a_bootstrap_is_missed_when_it_is_taken_out() {
         (Reason::MembershipLost, unformed(|o| o.formed = true)),
     ];
     let passing = unformed(|_| {});
-    assert!(matches!(formation::plan(&passing), Formation::Next(Step::Bootstrap { founder: 0 }, _)));
+    assert!(
+        matches!(formation::plan(&passing), Plan::Next(ref steps, _) if steps[..] == [Step::Bootstrap { founder: 0 }])
+    );
     let guards: Vec<Guard<Observation>> = without(formation::GUARDS, Reason::StaleVolume);
     every_guard_is_missed("bootstrap", &guards, &cases, &passing, formation::plan_with);
 
     // A volume from elsewhere is told of members too; taken for what it is, it is broken and not waited for.
     let stale = unformed(|o| knows(o, 1, foreign()));
-    assert!(matches!(formation::plan(&stale), Formation::Broken(blocked) if blocked.reason == Reason::StaleVolume));
+    assert!(matches!(formation::plan(&stale), Plan::Broken(blocked) if blocked.reason == Reason::StaleVolume));
     let missed = formation::plan_with(&guards, &stale);
-    assert!(matches!(missed, Formation::Waiting(blocked) if blocked.reason == Reason::Forming));
+    assert!(matches!(missed, Plan::Waiting(blocked, _) if blocked[0].reason == Reason::Forming));
+}
+
+/// Five brokers of which three are wanted; the highest two are empty. The last but one is where it was seen so before.
+fn shrinking(change: impl FnOnce(&mut Observation)) -> Observation {
+    let mut observed = cluster(&[State::Well; 5]);
+    observed.replicas = 3;
+    observed.partitions = on(&[&[0, 1, 2]]);
+    for broker in &mut observed.brokers {
+        if let Answer::Said { leader, .. } = &mut broker.answer {
+            *leader = broker.ordinal == 0;
+        }
+    }
+    if let Some(claim) = &mut observed.brokers[4].claim {
+        claim.empty_since = Some(now() - chrono::Duration::seconds(3));
+    }
+    change(&mut observed);
+    observed
+}
+
+/// A well broker of the wanted ones is outdated.
+fn outdated(o: &mut Observation) {
+    if let Some(pod) = &mut o.brokers[1].pod {
+        common::OLD.clone_into(&mut pod.revision);
+    }
+}
+
+#[test]
+fn each_guard_on_scaling_is_missed_when_it_is_taken_out() {
+    let behind = |replicas: &[u32], in_sync: &[u32]| Partitions::Known([partition(0, replicas, in_sync, 1)].into());
+    let down = |o: &mut Observation, ordinal: usize| o.brokers[ordinal].pod.as_mut().unwrap().ready = false;
+    let cases = [
+        (Reason::MembershipDiffers, shrinking(|o| knows(o, 1, members(4)))),
+        (Reason::AnotherBrokerDown, shrinking(|o| down(o, 1))),
+        (Reason::AnotherBrokerDown, shrinking(|o| down(o, 3))),
+        (Reason::RevisionOutdated, shrinking(outdated)),
+        (Reason::PartitionsUnknown, shrinking(|o| o.partitions = Partitions::Unknown { why: "timeout".to_owned() })),
+        (Reason::PartitionsUnknown, shrinking(|o| o.partitions = Partitions::Unreplicated)),
+        (Reason::ReplicaOutOfSync, shrinking(|o| o.partitions = behind(&[0, 1], &[0]))),
+    ];
+    let passing = shrinking(|_| {});
+    let plan = |guards: &[Guard<Observation>], o: &Observation| scale::plan_in_with(guards, o, now());
+    let leaves = Step::ChangeVoters { voters: vec![0, 1, 2, 3] };
+    assert!(matches!(scale::plan_in(&passing, now()), Plan::Next(steps, _) if steps == [leaves.clone()]));
+    every_guard_is_missed("scaling", scale::GUARDS, &cases, &passing, plan);
+
+    // What leaves may be down, and it may be what others wait for.
+    for mended in [
+        shrinking(|o| down(o, 4)),
+        shrinking(|o| {
+            down(o, 4);
+            outdated(o);
+        }),
+    ] {
+        assert!(matches!(scale::plan_in(&mended, now()), Plan::Next(steps, _) if steps == [leaves.clone()]));
+    }
+}
+
+#[test]
+fn the_last_replica_is_not_left_behind() {
+    let down = |o: &mut Observation| o.brokers[4].pod.as_mut().unwrap().ready = false;
+    let only = |in_sync: &[u32]| Partitions::Known([partition(7, &[0, 4], in_sync, 1)].into());
+    let stuck = shrinking(|o| {
+        down(o);
+        o.partitions = only(&[4]);
+        o.brokers[4].claim.as_mut().unwrap().empty_since = None;
+    });
+    // Its other replica is behind, so nothing is begun; alone on the broker, it is named.
+    assert!(matches!(scale::plan_in(&stuck, now()), Plan::Waiting(..)));
+    let alone = Partitions::Known([partition(7, &[4], &[4], 1)].into());
+    let stuck = Observation { partitions: alone, ..stuck };
+    let plan = scale::plan_in(&stuck, now());
+    assert!(
+        matches!(&plan, Plan::Broken(why) if why.reason == Reason::LastReplica && why.message.contains("orders/7")),
+        "{plan:?}"
+    );
+    let other = Observation { partitions: only(&[0]), ..stuck };
+    assert!(matches!(scale::plan_in(&other, now()), Plan::Next(steps, _) if steps[0].name() == "NoteMoves"));
+}
+
+/// Broker 4 gives its replica of one partition to broker 1.
+fn moving(replicas: &[u32], in_sync: &[u32], note: (u32, u32, u32)) -> Plan {
+    let (from, to, copies) = note;
+    scale::plan_out(&shrinking(|o| {
+        o.partitions = Partitions::Known([partition(0, replicas, in_sync, 2)].into());
+        o.moves = vec![Move { topic: "orders".into(), partition: 0, from, to, copies }];
+    }))
+}
+
+#[test]
+fn a_move_adds_waits_and_drops_and_a_note_of_the_past_moves_nothing() {
+    let reassign = |replicas: &[u32]| {
+        let replicas = replicas.to_vec();
+        vec![Step::Reassign { topic: "orders".to_owned(), partition: 0, replicas }]
+    };
+    let cleared = vec![Step::NoteMoves { moves: Vec::new() }];
+    let steps = |plan| if let Plan::Next(steps, _) = plan { steps } else { Vec::new() };
+    let note = (4, 1, 3);
+    assert_eq!(steps(moving(&[0, 2, 4], &[0, 2, 4], note)), reassign(&[0, 2, 4, 1]));
+    assert_eq!(steps(moving(&[0, 2, 4, 1], &[0, 2, 4], note)), []);
+    assert_eq!(steps(moving(&[0, 2, 4, 1], &[0, 2, 4, 1], note)), reassign(&[0, 2, 1]));
+    assert_eq!(steps(moving(&[0, 2, 4, 1], &[0, 2, 1], note)), reassign(&[0, 2, 1]), "the one that goes may be behind");
+    assert_eq!(steps(moving(&[0, 2, 1], &[0, 2, 1], note)), cleared);
+    // Both have one by right; neither has; it is to go where nobody stays; it would be too few.
+    assert_eq!(steps(moving(&[0, 1, 4], &[0, 1, 4], note)), cleared);
+    assert_eq!(steps(moving(&[0, 2, 3], &[0, 2, 3], note)), cleared);
+    assert_eq!(steps(moving(&[0, 2, 4], &[0, 2, 4], (4, 3, 3))), cleared);
+    assert_eq!(steps(moving(&[4, 1], &[4, 1], (4, 1, 1))), []);
+    // What was begun toward a broker that is to leave is taken back.
+    assert_eq!(steps(moving(&[0, 1, 2, 3], &[0, 1, 2, 3], (2, 3, 3))), reassign(&[0, 1, 2]));
 }
 
 #[test]
 fn brokers_that_run_alone_are_not_formed() {
     let alone = unformed(|o| o.capabilities = standalone());
-    assert_eq!(formation::plan(&alone), Formation::Complete);
+    assert_eq!(formation::plan(&alone), Plan::Done);
 }
 
 #[test]
 fn a_broker_that_is_down_itself_restarts_although_another_is_down() {
     use State::{CrashLoop, OutdatedBroken, OutdatedWell};
-    let observed = cluster(&[OutdatedBroken, CrashLoop, OutdatedWell]);
-    let Rollout::Restart(step) = rollout::plan(&observed) else { unreachable!("{:?}", rollout::plan(&observed)) };
-    assert_eq!(step, Step::RestartPod { ordinal: 0, uid: "pod-0".to_owned() });
+    let mut observed = cluster(&[OutdatedBroken, CrashLoop, OutdatedWell]);
+    observed.stateful_set.as_mut().unwrap().proven = false;
+    let Plan::Next(steps, _) = rollout::plan(&observed) else { unreachable!("{:?}", rollout::plan(&observed)) };
+    assert_eq!(steps, [Step::RestartPod { ordinal: 0, uid: "pod-0".to_owned() }]);
 }
 
 #[test]
@@ -322,6 +633,8 @@ fn every_reason_is_said_by_something() {
         include_str!("../src/cluster/formation.rs"),
         include_str!("../src/cluster/partitions.rs"),
         include_str!("../src/cluster/rollout.rs"),
+        include_str!("../src/cluster/scale.rs"),
+        include_str!("../src/cluster/storage.rs"),
         include_str!("../src/cluster/teardown.rs"),
         include_str!("../src/connect/mod.rs"),
         include_str!("../src/decision.rs"),

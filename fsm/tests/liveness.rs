@@ -6,13 +6,14 @@ mod common;
 
 use chrono::Duration;
 use common::topics::TopicWorld;
-use common::world::{ACTORS, Actor, Random, Set, World};
+use common::world::{ACTORS, Actor, MOST, Random, SIZE, Set, World};
 use common::{claim, now, phases, pod};
-use rivven_fsm::cluster::{Container, Object, Presence, ReclaimPolicy};
+use rivven_fsm::cluster::partitions::Partition;
+use rivven_fsm::cluster::{Container, Move, Object, Presence, ReclaimPolicy};
 use rivven_fsm::{Phase, topic};
 
 /// Rounds in which every actor has one turn, in any order, sometimes none.
-const BOUND: usize = 80;
+const BOUND: usize = 100;
 
 fn round(world: &mut World, random: &mut Random) -> Result<(), String> {
     let mut order = ACTORS;
@@ -78,6 +79,10 @@ fn worlds(mut visit: impl FnMut(World)) {
                         world.set = (set != "absent").then(|| Set {
                             template: if set == "drifted" { "r1" } else { "r2" }.to_owned(),
                             observed: (set == "observed").then(|| "r2".to_owned()),
+                            proven: None,
+                            halted: None,
+                            replicas,
+                            claims: SIZE,
                             deleting: set == "deleting",
                         });
                         place_pods(&mut world, index);
@@ -142,10 +147,18 @@ fn from_every_state_a_cluster_gets_ready_or_gone() {
     assert!(traces >= 100_000, "{traces} is too few");
 }
 
+/// The largest capacity: a smaller size is refused.
+fn largest(world: &World) -> u64 {
+    world.claims.iter().flatten().filter_map(|claim| claim.capacity).max().unwrap_or(SIZE)
+}
+
 /// Breaks something.
 fn fault(world: &mut World, random: &mut Random) {
     let which = usize::try_from(random.below(u64::from(world.replicas))).unwrap_or(0);
-    match random.below(10) {
+    match random.below(13) {
+        10 => world.size = SIZE * (1 + random.below(3)).max(largest(world) / SIZE),
+        11 => world.grows = !world.grows,
+        12 => world.set = world.set.take().filter(|set| set.deleting),
         0 => world.recorded = None,
         1 => world.pods[which] = None,
         2 => world.pods.iter_mut().flatten().for_each(|pod| pod.ready = false),
@@ -182,6 +195,7 @@ fn after_any_faults_a_cluster_gets_ready_or_gone() {
     for seed in 0..traces {
         let mut random = Random(seed);
         let mut world = World::new(1 + u32::try_from(random.below(4)).unwrap());
+        world.online = random.below(4) > 0;
         for _ in 0..random.below(30) {
             if random.below(3) == 0 {
                 fault(&mut world, &mut random);
@@ -192,6 +206,7 @@ fn after_any_faults_a_cluster_gets_ready_or_gone() {
         // Faults stop: what was broken works, what is foreign is gone, the pause ends.
         world.broken.clear();
         world.paused = false;
+        world.grows = true;
         for (_, is) in &mut world.objects {
             if matches!(is, Presence::Foreign { .. } | Presence::Unknown { .. }) {
                 *is = Presence::Missing;
@@ -208,6 +223,99 @@ fn after_any_faults_a_cluster_gets_ready_or_gone() {
     }
     println!("cluster with faults: traces: {traces}, faults: {faults}, deleted: {deleted}, longest: {longest} rounds");
     assert!(faults >= 50_000 && deleted >= 2_000);
+}
+
+/// The number of brokers that admission lets through: not fewer than any partition has replicas.
+fn admitted(world: &World, wanted: u32) -> u32 {
+    let copies = world.partitions.iter().map(|p| copies(world, p)).max().unwrap_or(1);
+    wanted.max(u32::try_from(copies).unwrap_or(1))
+}
+
+/// How many replicas the partition has when none of them is on the move.
+fn copies(world: &World, p: &Partition) -> usize {
+    let noted = world.moves.iter().find(|m| m.topic == p.topic && m.partition == p.id);
+    noted.map_or(p.replicas.len(), |m| p.replicas.len().min(m.copies as usize))
+}
+
+/// Everybody comes and goes; somebody scales by hand, writes notes, breaks brokers, and changes their mind.
+fn disturbed(world: &mut World, random: &mut Random) {
+    let which = random.below(u64::from(MOST));
+    let ordinal = usize::try_from(which).unwrap_or(0);
+    match random.below(14) {
+        0..=4 => world.replicas = admitted(world, 1 + u32::try_from(random.below(u64::from(MOST))).unwrap_or(0)),
+        5 => world.recorded = None,
+        6 => world.pods[ordinal] = None,
+        7 => world.want(&format!("r{}", random.below(3))),
+        8 => world.rebalance = !world.rebalance,
+        9 => world.place(1 + usize::try_from(random.below(3)).unwrap_or(0)),
+        10 => {
+            if let (Some(set), 0) = (&mut world.set, random.below(3)) {
+                set.replicas = u32::try_from(which).unwrap_or(0);
+            }
+        }
+        11 => {
+            let policies = [ReclaimPolicy::Retain, ReclaimPolicy::Delete];
+            world.scale_in = policies[usize::try_from(random.below(2)).unwrap_or(0)];
+        }
+        12 => {
+            // Of the past, or forged: copies say that both replicas belong there.
+            let (from, to) = (u32::try_from(which).unwrap_or(0), u32::try_from(random.below(6)).unwrap_or(0));
+            let of = world.partitions.first().map(|p| (p.topic.clone(), p.id, copies(world, p)));
+            if let (Some((topic, partition, copies)), true) = (of, world.moves.is_empty() && from != to) {
+                let copies = u32::try_from(copies).unwrap_or(0);
+                world.moves = vec![Move { topic, partition, from, to, copies }];
+            }
+        }
+        _ => {
+            let since = (random.below(2) == 0).then_some(world.clock);
+            world.claims.iter_mut().flatten().filter(|c| c.name.ends_with(&which.to_string())).for_each(|c| {
+                c.empty_since = since;
+            });
+        }
+    }
+}
+
+#[test]
+fn brokers_come_and_go_as_often_as_somebody_changes_their_mind() {
+    let (mut longest, mut scaled, mut moved, mut left, mut disturbances) = (0, 0_u64, 0_u64, 0_u64, 0_u64);
+    let traces = 20_000;
+    for seed in 0..traces {
+        let mut random = Random(seed);
+        let mut world = World::new(1 + u32::try_from(random.below(5)).unwrap());
+        world.replicates = true;
+        settle(&mut world, &mut random).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        for _ in 0..random.below(6) {
+            world.place(1 + usize::try_from(random.below(3)).unwrap());
+        }
+        let topics: Vec<usize> = world.partitions.iter().map(|p| p.replicas.len()).collect();
+        for _ in 0..random.below(60) {
+            if random.below(4) == 0 {
+                disturbed(&mut world, &mut random);
+                disturbances += 1;
+            }
+            round(&mut world, &mut random).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        }
+        // Kept volumes of brokers that are wanted again are adopted, as a person would.
+        world.adopt_volumes = true;
+        // What was placed since may need more brokers than were asked for before it was.
+        world.replicas = admitted(&world, world.replicas);
+        let rounds = settle(&mut world, &mut random).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        longest = longest.max(rounds);
+        let wanted: std::collections::BTreeSet<u32> = (0..world.replicas).collect();
+        assert_eq!((&world.voters, world.learners.len()), (&wanted, 0), "seed {seed}");
+        for (p, before) in world.partitions.iter().zip(topics) {
+            assert_eq!(p.replicas.len(), before, "seed {seed}: {p} has another number of replicas");
+            assert!(p.replicas.iter().all(|replica| wanted.contains(replica)), "seed {seed}: {p:?}");
+        }
+        let count = |name: &str| world.steps.iter().filter(|step| step.name() == name).count() as u64;
+        scaled += count("Scale");
+        moved += count("Reassign");
+        left += count("ChangeVoters");
+    }
+    println!(
+        "scaling: traces: {traces}, disturbances: {disturbances}, scaled: {scaled}, replicas moved: {moved}, voters changed: {left}, longest: {longest} rounds"
+    );
+    assert!(scaled >= 20_000 && moved >= 10_000 && left >= 20_000, "{scaled} {moved} {left}");
 }
 
 #[test]

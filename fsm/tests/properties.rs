@@ -12,8 +12,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rivven_fsm::cluster::partitions::{ELSEWHERE, Partition};
 use rivven_fsm::cluster::{
-    self, Admission, Answer, Broker, Claim, Container, Deletion, LastExit, Membership, Object, Observation, Partitions,
-    Pod, Presence, ReclaimPolicy, StatefulSet, Unschedulable, diagnosis,
+    self, Admission, Answer, Broker, Claim, Container, Deletion, LastExit, Membership, Move, Object, Observation,
+    Partitions, Pod, Presence, ReclaimPolicy, Refused, Resize, StatefulSet, Unschedulable, diagnosis,
 };
 use rivven_fsm::{Kind, Phase};
 
@@ -75,13 +75,31 @@ fn pod() -> impl Strategy<Value = Pod> {
         option::weighted(0.3, exit),
     )
         .prop_map(|(uid, revision, ready, terminating, unschedulable, failed, container, restarts, last_exit)| {
-            Pod { uid, revision, ready, terminating, unschedulable, failed, container, restarts, last_exit }
+            let ready_since = ready.then(|| now() - Duration::seconds(i64::from(restarts % 60)));
+            let (created, restart_asked) = (now() - Duration::seconds(i64::from(restarts % 1_000)), restarts % 7 == 0);
+            Pod {
+                uid,
+                revision,
+                ready,
+                ready_since,
+                created,
+                restart_asked,
+                held: (restarts % 11 == 0).then(|| "a budget".to_owned()),
+                orphan: restarts % 3 == 0,
+                terminating,
+                unschedulable,
+                failed,
+                container,
+                restarts,
+                last_exit,
+            }
         })
 }
 
 fn membership() -> impl Strategy<Value = Membership> {
-    let of = (prop::collection::btree_set(0..6_u32, 0..6), vec("[a-z]{1,3}", 0..2))
-        .prop_map(|(voters, foreign)| Membership::Of { voters, foreign });
+    let some = || prop::collection::btree_set(0..6_u32, 0..6);
+    let of = (some(), prop::collection::btree_set(0..6_u32, 0..2), vec("[a-z]{1,3}", 0..2))
+        .prop_map(|(voters, learners, foreign)| Membership::Of { voters, learners, foreign });
     let all = (1..6_u32).prop_map(common::members);
     prop_oneof![1 => Just(Membership::Alone), 2 => Just(Membership::Unknown), 2 => of, 4 => all]
 }
@@ -110,16 +128,33 @@ fn claim() -> impl Strategy<Value = Claim> {
         any::<bool>(),
         prop::bool::weighted(0.1),
         any::<u64>(),
+        option::weighted(0.3, -10..10_i64),
     )
-        .prop_map(|(name, uid, ours, bound, deleting, requested)| Claim {
+        .prop_map(|(name, uid, ours, bound, deleting, requested, empty)| Claim {
             name,
             uid,
             ours,
             bound,
             deleting,
             requested,
-            capacity: bound.then_some(requested),
+            asked: Some(requested).filter(|requested| requested % 3 == 0),
+            resize: match requested % 5 {
+                0 => Resize::Failed { why: "no space".to_owned() },
+                1 => Resize::FileSystem,
+                _ => Resize::Silent,
+            },
+            refused: (requested % 11 == 0)
+                .then(|| Refused { words: "exceeded quota".to_owned(), retry: requested % 2 == 0 }),
+            capacity: bound.then_some(if requested % 4 == 0 { requested } else { requested / 2 }),
+            empty_since: empty.map(|ago| now() - Duration::seconds(ago)),
         })
+}
+
+/// No two claims have one name, and without a pod there is nobody to answer.
+fn numbered(ordinal: u32, broker: Broker) -> Broker {
+    let claim = broker.claim.map(|claim| Claim { name: format!("{}-{ordinal}", claim.name), ..claim });
+    let answer = if broker.pod.is_some() { broker.answer } else { Answer::NotAsked };
+    Broker { ordinal, claim, answer, ..broker }
 }
 
 fn broker() -> impl Strategy<Value = Broker> {
@@ -160,6 +195,17 @@ fn partitions() -> impl Strategy<Value = Partitions> {
     ]
 }
 
+/// As the operator writes it, of the past, or forged.
+fn moved() -> impl Strategy<Value = Move> {
+    ("[a-z]{0,3}", 0..4_u32, 0..7_u32, 0..7_u32, 0..5_u32).prop_map(|(topic, partition, from, to, copies)| Move {
+        topic: topic.into(),
+        partition,
+        from,
+        to,
+        copies,
+    })
+}
+
 fn observation() -> impl Strategy<Value = Observation> {
     let deletion = (any::<bool>(), -100_000..100_000_i64).prop_map(|(keep, ago)| Deletion {
         requested_at: now() - Duration::seconds(ago),
@@ -170,11 +216,13 @@ fn observation() -> impl Strategy<Value = Observation> {
         1 => Just(Admission::Kept(vec![refusal()])),
         1 => Just(Admission::Refused(vec![refusal(), refusal()])),
     ];
-    let set = (option::weighted(0.9, revision()), any::<u32>(), prop::bool::weighted(0.1)).prop_map(
+    let set = (option::weighted(0.9, revision()), 0..7_u32, prop::bool::weighted(0.1)).prop_map(
         |(update_revision, replicas, deleting)| StatefulSet {
             uid: "set".to_owned(),
             replicas,
             update_revision,
+            claim_bytes: 1 << 30,
+            proven: replicas % 2 == 0,
             deleting,
         },
     );
@@ -186,28 +234,34 @@ fn observation() -> impl Strategy<Value = Observation> {
         vec(broker(), 0..7),
         0..6_u32,
         vec("[a-z]{1,5}", 0..3),
-        (partitions(), any::<bool>()),
+        (partitions(), any::<bool>(), vec(moved(), 0..4), any::<bool>(), any::<bool>()),
     )
-        .prop_map(
-            |(head, admission, objects, stateful_set, brokers, replicas, dependents, (partitions, formed))| {
-                Observation {
-                    recorded: head.0,
-                    deletion: head.1,
-                    finalizer: head.2,
-                    paused: head.3,
-                    adopt_volumes: head.4,
-                    admission,
-                    objects: Object::ALL.into_iter().zip(objects).collect(),
-                    stateful_set,
-                    brokers: (0..).zip(brokers).map(|(ordinal, broker)| Broker { ordinal, ..broker }).collect(),
-                    replicas,
-                    capabilities: clustered(),
-                    dependents,
-                    partitions,
-                    formed,
-                }
-            },
-        )
+        .prop_map(|(head, admission, objects, stateful_set, brokers, replicas, dependents, scaling)| {
+            let (partitions, formed, moves, rebalance, keep) = scaling;
+            Observation {
+                seen_at: now(),
+                windows: Vec::new(),
+                min_ready: std::time::Duration::from_secs(30),
+                recorded: head.0,
+                deletion: head.1,
+                finalizer: head.2,
+                paused: head.3,
+                adopt_volumes: head.4,
+                admission,
+                objects: Object::ALL.into_iter().zip(objects).collect(),
+                stateful_set,
+                brokers: (0..).zip(brokers).map(|(ordinal, broker)| numbered(ordinal, broker)).collect(),
+                replicas,
+                storage_bytes: 1 << 30,
+                capabilities: clustered(),
+                dependents,
+                partitions,
+                formed,
+                moves,
+                rebalance,
+                scale_in: if keep { ReclaimPolicy::Retain } else { ReclaimPolicy::Delete },
+            }
+        })
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Which spec is in force: the new one, the last accepted one, or none. Each refusal is a guard of its own.
 
-use super::observation::{Candidate, Wish};
+use super::observation::{Candidate, Move, Wish};
+use super::partitions::{Partition, Partitions, some};
 use crate::guard::{Guard, Refusal, refusals};
 use crate::reason::Reason;
 
@@ -52,6 +53,8 @@ pub const GUARDS: &[Guard<Candidate>] = &[
     Guard { reason: Reason::StorageClassChangeRefused, refuses: storage_class_changes },
     Guard { reason: Reason::ScaleRefused, refuses: scale_not_possible },
     Guard { reason: Reason::DowngradeRefused, refuses: downgrade },
+    Guard { reason: Reason::VersionSkipRefused, refuses: version_skip },
+    Guard { reason: Reason::RolloutHalted, refuses: |c| c.halted.clone() },
 ];
 
 fn list(problems: &[String]) -> Option<String> {
@@ -91,15 +94,6 @@ fn not_supported(c: &Candidate) -> Option<String> {
     if c.wish.auth && c.capabilities.auth {
         unsupported.push("auth: not supported by this release of the operator; take it out".to_owned());
     }
-    // The claim templates of a StatefulSet cannot be changed: the request would be refused for ever.
-    unsupported.extend(changed(c, |now, wish| {
-        (wish.storage_bytes > now.storage_bytes).then(|| {
-            format!(
-                "storage.size: growing from {} to {} bytes is not done yet, set it back",
-                now.storage_bytes, wish.storage_bytes
-            )
-        })
-    }));
     list(&unsupported)
 }
 
@@ -123,13 +117,14 @@ fn changed(c: &Candidate, refuses: fn(&Wish, &Wish) -> Option<String>) -> Option
 }
 
 fn storage_shrinks(c: &Candidate) -> Option<String> {
-    changed(c, |now, wish| {
-        (wish.storage_bytes < now.storage_bytes).then(|| {
-            format!(
-                "storage.size was reduced from {} to {} bytes, and no file system can shrink: set it back",
-                now.storage_bytes, wish.storage_bytes
-            )
-        })
+    // What was asked for and not provisioned can be taken back.
+    let provisioned = c.provisioned_bytes;
+    let now = c.accepted.as_ref()?.storage_bytes.min(provisioned.unwrap_or(u64::MAX));
+    (c.wish.storage_bytes < now).then(|| {
+        format!(
+            "storage.size was reduced to {} bytes where volumes have {now}, and no file system can shrink: set it back",
+            c.wish.storage_bytes
+        )
     })
 }
 
@@ -144,18 +139,80 @@ fn storage_class_changes(c: &Candidate) -> Option<String> {
     })
 }
 
+/// Brokers cannot be fewer than the replicas that a partition has.
 fn scale_not_possible(c: &Candidate) -> Option<String> {
+    let now = c.accepted.as_ref()?;
+    let (wish, was) = (c.wish.replicas, now.replicas);
+    if wish == was {
+        return None;
+    }
+    let back = format!("set replicas back to {was}");
+    if c.clusters != c.capabilities.clustering && wish.max(was) > 1 {
+        let version = &c.wish.version;
+        return Some(format!(
+            "one broker of version {version} runs alone and several are a cluster, and records do not move between the two: name a version that clusters from the first, or {back}"
+        ));
+    }
+    if wish > was || !c.clusters {
+        return None;
+    }
+    let all = match &c.partitions {
+        Partitions::Known(all) => all,
+        // Unknown is never "yes".
+        Partitions::Unknown { why } => {
+            return Some(format!("which brokers hold replicas is not known: {why}; it is asked again, or {back}"));
+        }
+        Partitions::Unreplicated => {
+            return Some(format!("the brokers do not tell which of them hold what, so none can be taken away: {back}"));
+        }
+    };
+    let is_of = |p: &Partition, m: &Move| m.topic == p.topic && m.partition == p.id;
+    let replicas = |p: &Partition| {
+        let here = u32::try_from(p.replicas.len()).unwrap_or(u32::MAX);
+        // One more than that is on the move.
+        c.moves.iter().find(|moved| is_of(p, moved)).map_or(here, |moved| here.min(moved.copies))
+    };
+    let smallest = all.iter().map(replicas).max().unwrap_or(0);
+    if smallest <= wish {
+        return None;
+    }
+    let crowded: Vec<&Partition> = all.iter().filter(|partition| replicas(partition) > wish).collect();
+    Some(format!(
+        "replicas: {wish} is fewer than the replicas of {}; the smallest number that is possible is {smallest}",
+        some(&crowded)
+    ))
+}
+
+/// Somebody says of this very version that it may be taken. Of this one only, so that a forgotten annotation lets no other
+/// pass.
+fn forced(c: &Candidate) -> bool {
+    c.forced_version.as_ref() == Some(&c.wish.version)
+}
+
+fn version_skip(c: &Candidate) -> Option<String> {
+    if forced(c) {
+        return None;
+    }
     changed(c, |now, wish| {
-        (wish.replicas != now.replicas).then(|| {
+        let ([major, minor, _], [to_major, to_minor, _]) = (version_key(&now.version)?, version_key(&wish.version)?);
+        let skips = match to_major.checked_sub(major)? {
+            0 => to_minor > minor + 1,
+            1 => to_minor > 0,
+            _ => true,
+        };
+        skips.then(|| {
             format!(
-                "a serving cluster of {} brokers cannot be scaled to {} yet: set replicas back to {}",
-                now.replicas, wish.replicas, now.replicas
+                "version goes from {} to {}, past releases in between whose changes of format and protocol build on each other: go to each minor release in turn",
+                now.version, wish.version
             )
         })
     })
 }
 
 fn downgrade(c: &Candidate) -> Option<String> {
+    if forced(c) {
+        return None;
+    }
     changed(c, |now, wish| {
         let older = match (version_key(&now.version), version_key(&wish.version)) {
             (Some(now), Some(wish)) => wish < now,

@@ -9,9 +9,13 @@ use chrono::{DateTime, Utc};
 
 use super::admission::Admission;
 use super::diagnosis::{Health, SCHEDULING_GRACE, diagnose};
-use super::formation::{self, Formation};
-use super::observation::{Object, Observation, Presence};
-use super::rollout::{self, Rollout};
+use super::formation;
+use super::observation::{Broker, Move, Object, Observation, Presence};
+use super::partitions::Leadership;
+use super::plan::Plan;
+use super::rollout;
+use super::scale;
+use super::storage;
 use super::teardown;
 use crate::decision::{Blocked, ConditionType, Decision};
 use crate::guard::Refusal;
@@ -39,8 +43,90 @@ pub enum Step {
     },
     /// Note on the cluster that it was formed.
     MarkFormed,
+    /// Give partitions other leaders.
+    ElectLeaders {
+        /// Which, and who.
+        leaders: Vec<Leadership>,
+    },
+    /// Note on the StatefulSet that the rollout of its template was halted, and why: the last proven spec is in force then.
+    HaltRollout {
+        /// The broker that did not come back.
+        broker: u32,
+        /// The revision it did not come back on.
+        revision: String,
+        /// What is wrong with it.
+        reason: Reason,
+        /// The same for a person.
+        message: String,
+    },
+    /// Ask for a size of a claim: more, or less than was asked for before and not provisioned.
+    ExpandVolume {
+        /// Name of the claim.
+        claim: String,
+        /// Its uid.
+        uid: String,
+        /// The size in bytes.
+        bytes: u64,
+    },
+    /// Delete the StatefulSet and leave its pods: it is made anew around them.
+    OrphanStatefulSet {
+        /// Its uid.
+        uid: String,
+    },
+    /// Set how many brokers the StatefulSet has. It takes a broker away if that is fewer than it had.
+    Scale {
+        /// The StatefulSet's uid.
+        uid: String,
+        /// How many.
+        replicas: u32,
+    },
+    /// Tell the controller's leader of a broker that is to learn what the others know.
+    AddLearner {
+        /// Which broker.
+        ordinal: u32,
+    },
+    /// Tell the controller's leader who has a vote: a member that is left out is one no more.
+    ChangeVoters {
+        /// All of them, by ordinal.
+        voters: Vec<u32>,
+    },
+    /// Have the controller's leader hand over to another broker.
+    TransferController {
+        /// To which.
+        to: u32,
+    },
+    /// Note on the cluster which replicas are on the move, before they are. None: take the note off.
+    NoteMoves {
+        /// All of them.
+        moves: Vec<Move>,
+    },
+    /// Set the replicas of a partition.
+    Reassign {
+        /// Its topic.
+        topic: String,
+        /// Its number in the topic.
+        partition: u32,
+        /// All of them, by ordinal.
+        replicas: Vec<u32>,
+    },
+    /// Note on a claim since when its broker has been empty. `None`: take the note off.
+    NoteEmpty {
+        /// Name of the claim.
+        claim: String,
+        /// Its uid.
+        uid: String,
+        /// Since when.
+        since: Option<DateTime<Utc>>,
+    },
     /// Evict the pod; the StatefulSet makes it anew at the wanted revision.
     RestartPod {
+        /// Which broker.
+        ordinal: u32,
+        /// The pod's uid.
+        uid: String,
+    },
+    /// Stop a broker that no StatefulSet keeps any more.
+    DeletePod {
         /// Which broker.
         ordinal: u32,
         /// The pod's uid.
@@ -71,21 +157,41 @@ impl Step {
             Self::AdoptVolume { .. } => "AdoptVolume",
             Self::Bootstrap { .. } => "Bootstrap",
             Self::MarkFormed => "MarkFormed",
+            Self::ElectLeaders { .. } => "ElectLeaders",
+            Self::TransferController { .. } => "TransferController",
+            Self::HaltRollout { .. } => "HaltRollout",
+            Self::ExpandVolume { .. } => "ExpandVolume",
+            Self::OrphanStatefulSet { .. } => "OrphanStatefulSet",
+            Self::Scale { .. } => "Scale",
+            Self::AddLearner { .. } => "AddLearner",
+            Self::ChangeVoters { .. } => "ChangeVoters",
+            Self::NoteMoves { .. } => "NoteMoves",
+            Self::Reassign { .. } => "Reassign",
+            Self::NoteEmpty { .. } => "NoteEmpty",
             Self::RestartPod { .. } => "RestartPod",
+            Self::DeletePod { .. } => "DeletePod",
             Self::DeleteStatefulSet { .. } => "DeleteStatefulSet",
             Self::DeleteVolume { .. } => "DeleteVolume",
             Self::RemoveFinalizer => "RemoveFinalizer",
         }
     }
 
-    /// Whether it takes a broker out of service. Volumes are deleted when no broker is left to be taken out.
+    /// Whether it is asked of a broker: no watch tells what came of it.
+    pub const fn asks_a_broker(&self) -> bool {
+        matches!(self, Self::Bootstrap { .. } | Self::ElectLeaders { .. } | Self::TransferController { .. })
+    }
+
+    /// Whether it takes a broker out of service, whatever there is. [`Step::Scale`] does so if it lowers, and always if to
+    /// none. Volumes are deleted when no broker is left to be taken out.
     pub const fn is_disruptive(&self) -> bool {
-        matches!(self, Self::RestartPod { .. } | Self::DeleteStatefulSet { .. })
+        matches!(self, Self::RestartPod { .. } | Self::DeleteStatefulSet { .. } | Self::Scale { replicas: 0, .. })
     }
 }
 
 /// How soon a prerequisite that no watch reports, such as a Secret, is looked for again.
 pub const PREREQUISITE_RETRY: Duration = Duration::from_secs(10);
+/// How soon it is looked whether what was refused may be asked for again.
+const REFUSAL_RETRY: Duration = Duration::from_mins(1);
 /// How soon brokers are asked again while their answers are waited for.
 pub const SILENT_RETRY: Duration = Duration::from_millis(500);
 
@@ -98,7 +204,14 @@ pub fn decide(observed: &Observation, now: DateTime<Utc>) -> Decision<Step> {
         Admission::Refused(refusals) => return refused(observed, refusals),
         Admission::Kept(_) | Admission::Accepted => in_force(observed, now),
     };
-    with_spec_condition(decision, observed.admission.refusals())
+    let refusals = observed.admission.refusals();
+    let mut decision = with_spec_condition(decision, refusals);
+    // Where there is no other news, the refusal is: it must be seen by `kubectl get` alone.
+    if let (Some(refusal), Phase::Ready) = (refusals.first(), decision.phase) {
+        decision.reason = refusal.reason;
+        decision.message = format!("{}; the last accepted spec is in force: {}", refusal.message, decision.message);
+    }
+    decision
 }
 
 /// The decision for an object that cannot be read as its type: say so on the object, touch nothing.
@@ -144,7 +257,10 @@ fn in_force(observed: &Observation, now: DateTime<Utc>) -> Decision<Step> {
         Objects::Held(blocked) => held(observed, blocked),
         Objects::Apply(steps) => {
             let message = format!("applying {}", describe(&steps));
-            if observed.stateful_set.is_none() {
+            if is_being_replaced(observed) {
+                let message = "the StatefulSet is made anew with the new size of volumes";
+                concluded(observed, Phase::Scaling, Reason::ReplacingStatefulSet, message).with_steps(steps)
+            } else if observed.stateful_set.is_none() {
                 // Once brokers have served, a missing StatefulSet means that none is left and all start anew.
                 concluded(observed, Phase::Provisioning, Reason::Applying, message).with_steps(steps)
             } else {
@@ -163,9 +279,23 @@ fn in_force(observed: &Observation, now: DateTime<Utc>) -> Decision<Step> {
     decision.with_condition(ConditionType::Progressing, true, reason, message)
 }
 
+/// Brokers that served go on without their StatefulSet, or with one that is on its way out and leaves them.
+fn is_being_replaced(observed: &Observation) -> bool {
+    let stays = |broker: &Broker| broker.pod.as_ref().is_some_and(|pod| !pod.terminating);
+    let stopped = observed.recorded.is_some_and(|recorded| recorded == Phase::Scaling && took_down(observed, recorded));
+    let served =
+        observed.recorded.is_some_and(|phase| matches!(phase, Phase::Ready | Phase::Scaling | Phase::Degraded));
+    served
+        && observed.stateful_set.as_ref().is_none_or(|set| set.deleting)
+        && (stopped || (0..observed.replicas).any(|ordinal| observed.broker(ordinal).is_some_and(stays)))
+}
+
 /// An object holds everything: nothing is half created, and what runs goes on running.
 fn held(observed: &Observation, blocked: Blocked) -> Decision<Step> {
     let target = match (Phase::waiting(observed.recorded), observed.stateful_set.is_some()) {
+        (Phase::Degraded, _) if blocked.reason == Reason::WaitingForDeletion && is_being_replaced(observed) => {
+            Phase::Scaling
+        }
         (Phase::Pending, true) => Phase::Provisioning,
         (waiting, _) => waiting,
     };
@@ -190,7 +320,12 @@ fn concluded(observed: &Observation, target: Phase, reason: Reason, message: imp
             reason,
             message.clone(),
         )
-        .with_condition(ConditionType::Degraded, target == Phase::Degraded, reason, message)
+        .with_condition(ConditionType::Degraded, target == Phase::Degraded, reason, way_out(target, reason, message))
+}
+
+/// What is wrong, with what to do about it: who is woken by it reads it here first.
+fn way_out(target: Phase, reason: Reason, message: String) -> String {
+    if target == Phase::Degraded { format!("{message}. {}", reason.remedy()) } else { message }
 }
 
 /// The table has no edge from a cluster that served to Provisioning but through Degraded.
@@ -315,27 +450,59 @@ fn describe(steps: &[Step]) -> String {
     kinds.join(", ")
 }
 
-/// What the brokers are like, all together.
+/// A part of what a cluster has to become. They are worked on in this order, one at a time; but a volume grows whatever
+/// else is going on, for a full disk is often why it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    /// A broker that serves nobody moves to the wanted revision.
+    Heal,
+    /// The brokers become one cluster.
+    Form,
+    /// Volumes grow. Does not wait for the two before.
+    Storage,
+    /// Brokers are added, and replicas that are on the move arrive.
+    ScaleOut,
+    /// Brokers move to the wanted revision.
+    Upgrade,
+    /// Brokers are taken away.
+    ScaleIn,
+}
+
+impl Part {
+    /// It changes how many brokers there are.
+    const fn scales(self) -> bool {
+        matches!(self, Self::ScaleOut | Self::ScaleIn)
+    }
+}
+
+/// What the brokers are like, all together, and what is to be done about it.
 struct Summary {
     well: usize,
     trouble: Option<(Reason, String)>,
     coming: Vec<Blocked>,
     silent: bool,
     unscheduled: bool,
-    rollout: Rollout,
-    formation: Formation,
+    parts: Vec<(Part, Plan)>,
     partitions: Option<Blocked>,
 }
 
 fn summary(observed: &Observation, now: DateTime<Utc>) -> Summary {
+    let rollout = if rollout::heals(observed) { Part::Heal } else { Part::Upgrade };
+    let mut parts = vec![
+        (Part::Form, formation::plan(observed)),
+        (Part::Storage, storage::plan(observed)),
+        (Part::ScaleOut, scale::plan_out(observed)),
+        (rollout, restarts(observed, rollout)),
+        (Part::ScaleIn, scale::plan_in(observed, now)),
+    ];
+    parts.sort_by_key(|(part, _)| *part);
     let mut summary = Summary {
         well: 0,
         trouble: None,
         coming: Vec::new(),
         silent: false,
         unscheduled: false,
-        rollout: rollout::plan(observed),
-        formation: formation::plan(observed),
+        parts,
         partitions: observed.partitions.trouble(),
     };
     for ordinal in 0..observed.replicas {
@@ -356,17 +523,18 @@ fn summary(observed: &Observation, now: DateTime<Utc>) -> Summary {
             }
         }
     }
-    match &summary.formation {
-        Formation::Complete => {}
-        // Once they were a cluster, what keeps a broker from answering is said of the broker itself.
-        Formation::Waiting(blocked) if observed.formed && blocked.reason == Reason::BrokersStarting => {}
-        Formation::Next(_, blocked) | Formation::Waiting(blocked) => {
-            // Brokers are not ready before they are a cluster: that they are not is then not the news.
-            let at = if observed.formed { summary.coming.len() } else { 0 };
-            summary.coming.insert(at, blocked.clone());
-        }
-        Formation::Broken(blocked) => {
+    for (_, plan) in &summary.parts {
+        if let Plan::Broken(blocked) = plan {
             summary.trouble.get_or_insert((blocked.reason, blocked.message.clone()));
+        }
+    }
+    if let Some(blocked) = summary.plan(Part::Form).why().filter(|_| summary.is_going_on(Part::Form)) {
+        // Once they were a cluster, what keeps a broker from answering is said of the broker itself. Before, brokers are
+        // not ready until they are a cluster: that they are not is then not the news.
+        if !observed.formed {
+            summary.coming.insert(0, blocked.clone());
+        } else if blocked.reason != Reason::BrokersStarting {
+            summary.coming.push(blocked.clone());
         }
     }
     // After the brokers: a broker that is away is why its replicas are behind.
@@ -374,26 +542,93 @@ fn summary(observed: &Observation, now: DateTime<Utc>) -> Summary {
     summary
 }
 
+/// The rollout, but no well broker restarts while one that is to leave has a vote and is away.
+fn restarts(observed: &Observation, part: Part) -> Plan {
+    match (rollout::plan(observed), scale::surplus_voter_down(observed)) {
+        (Plan::Next(..), Some(down)) if part == Part::Upgrade => Plan::wait(
+            Reason::AnotherBrokerDown,
+            format!("broker {down} is to leave and is not known to be well"),
+            None,
+        ),
+        (plan, _) => plan,
+    }
+}
+
 impl Summary {
-    /// The phase the brokers call for, and the restart that may happen now. `left` is what is to be done to the objects:
-    /// while there is something, no broker is restarted and nothing is as wanted.
-    fn decision(self, observed: &Observation, left: Option<(Reason, String)>) -> Decision<Step> {
-        let may_restart = left.is_none();
+    fn plan(&self, part: Part) -> &Plan {
+        self.parts.iter().find(|(other, _)| *other == part).map_or(&Plan::Done, |(_, plan)| plan)
+    }
+
+    fn is_going_on(&self, part: Part) -> bool {
+        matches!(self.plan(part), Plan::Next(..) | Plan::Waiting(..))
+    }
+
+    /// The phase the brokers call for, and what may be done now. `left` is what is to be done to the objects: while there
+    /// is something, nothing is done to the brokers and nothing is as wanted.
+    fn decision(mut self, observed: &Observation, left: Option<(Reason, String)>) -> Decision<Step> {
+        let may_act = left.is_none();
         let (target, reason, message) = self.target(observed, left);
         let mut decision = downtime(concluded(observed, target, reason, message), observed);
-        match self.rollout {
-            Rollout::Restart(step) if may_restart => decision = decision.with_steps([step]),
-            Rollout::Done | Rollout::Restart(_) => {}
-            Rollout::Waiting(blocked) => decision.blocked_by.extend(blocked),
-        }
-        match self.formation {
-            Formation::Complete => {}
-            // A broker that restarts now is told when it is back.
-            Formation::Next(step, _) if may_restart && decision.steps.is_empty() => {
-                decision = decision.with_steps([step]).look_again_in(SILENT_RETRY);
+        let grows = self.is_going_on(Part::Storage);
+        let mut busy = false;
+        for (part, plan) in std::mem::take(&mut self.parts) {
+            // One thing at a time. What has to be there before brokers can become one cluster is not held by that.
+            let may_act = may_act && !(busy && part.scales());
+            busy |= match &plan {
+                Plan::Next(..) => part != Part::Form,
+                // These may wait for what scaling mends: brokers that are missing as somebody scaled by hand, or one that
+                // is to leave and does not answer. Whether they hold it back is for its own guards.
+                Plan::Waiting(..) => !matches!(part, Part::Form | Part::Heal | Part::Upgrade),
+                Plan::Done | Plan::Broken(_) => false,
+            };
+            match plan {
+                Plan::Done => continue,
+                // It is said as trouble.
+                Plan::Broken(_) if part == Part::Form => {}
+                // No watch tells that a broker holds it no more.
+                Plan::Broken(_) if part.scales() => decision = decision.look_again_in(PREREQUISITE_RETRY),
+                Plan::Broken(blocked) => {
+                    decision.blocked_by.push(blocked);
+                    decision = decision.look_again_in(REFUSAL_RETRY);
+                }
+                // What comes after the volumes waits for them.
+                _ if grows && part > Part::Storage => continue,
+                Plan::Next(mut steps, _) if may_act && part == Part::Storage => {
+                    // First: what another step is refused for must not hold it up. One broker out of service at a time.
+                    if !steps.iter().any(Step::is_disruptive) {
+                        steps.append(&mut decision.steps);
+                    }
+                    decision.steps = steps;
+                }
+                Plan::Next(steps, _) => {
+                    // No watch tells of what changes at the brokers.
+                    if part.scales() {
+                        decision = decision.look_again_in(SILENT_RETRY);
+                    }
+                    // A broker that restarts now is told of the others when it is back.
+                    if may_act && decision.steps.is_empty() {
+                        if steps.iter().any(Step::asks_a_broker) {
+                            decision = decision.look_again_in(Duration::ZERO);
+                        }
+                        decision = decision.with_steps(steps);
+                    }
+                }
+                // What formation waits for is said with the brokers.
+                Plan::Waiting(..) if part == Part::Form => {}
+                Plan::Waiting(blocked, again) => {
+                    decision.blocked_by.extend(blocked);
+                    decision = again.into_iter().fold(decision, Decision::look_again_in);
+                }
             }
-            _ => decision = decision.look_again_in(SILENT_RETRY),
+            if part == Part::Form {
+                decision = decision.look_again_in(SILENT_RETRY);
+            }
         }
+        if may_act && decision.steps.is_empty() {
+            decision = decision.with_steps(storage::retries(observed));
+        }
+        decision.plan = storage::ahead(observed);
+        decision.plan.extend(rollout::ahead(observed));
         decision.blocked_by.extend(self.coming);
         // No watch tells of an answer that is missing, nor of a replica that has caught up.
         if self.silent || self.partitions.is_some() {
@@ -409,17 +644,30 @@ impl Summary {
         let wanted = observed.replicas;
         let served = observed.recorded.is_some_and(Phase::has_served);
         let changing = if served { Phase::Upgrading } else { Phase::Provisioning };
+        // Also out of trouble: a full disk is often what it is.
+        let grows = self.plan(Part::Storage).why().filter(|_| self.is_going_on(Part::Storage));
+        if let Some(blocked) = grows.filter(|_| served) {
+            return (Phase::Scaling, blocked.reason, blocked.message.clone());
+        }
         if let Some((reason, message)) = &self.trouble {
             return (Phase::Degraded, *reason, message.clone());
         }
-        let outdated = match &self.rollout {
-            Rollout::Done => None,
-            Rollout::Restart(_) => {
-                Some((Reason::RevisionOutdated, "brokers restart one at a time onto the new revision".to_owned()))
-            }
-            Rollout::Waiting(blocked) => blocked.first().map(|blocked| (blocked.reason, blocked.message.clone())),
+        if let Some(blocked) = grows {
+            return (Phase::Provisioning, blocked.reason, blocked.message.clone());
+        }
+        // What holds scaling back is said of the brokers, or is another part's.
+        let scaling = [Part::ScaleOut, Part::ScaleIn].into_iter().find_map(|part| self.plan(part).why());
+        let is_scaling = |blocked: &&Blocked| {
+            matches!(blocked.reason, Reason::ScalingOut | Reason::ScalingIn | Reason::ReplicasMoving)
         };
+        if let Some(blocked) = scaling.filter(is_scaling) {
+            let phase = if served { Phase::Scaling } else { Phase::Provisioning };
+            return (phase, blocked.reason, blocked.message.clone());
+        }
+        let rollout = [Part::Heal, Part::Upgrade].into_iter().find_map(|part| self.plan(part).why());
+        let outdated = rollout.map(|blocked| (blocked.reason, blocked.message.clone()));
         match (outdated, self.coming.first()) {
+            (Some((reason @ Reason::RolloutHalted, message)), _) if served => (Phase::Degraded, reason, message),
             // In the middle of a rollout the broker that is away is the one that was restarted, and not "another" one.
             (Some((Reason::AnotherBrokerDown, _)), Some(first)) if observed.recorded == Some(Phase::Upgrading) => (
                 Phase::Upgrading,
@@ -429,10 +677,10 @@ impl Summary {
             (Some((reason, message)), _) if served => (changing, reason, message),
             (_, Some(first)) if served => {
                 // A restart that the operator began is an upgrade until the broker is back, not a fault.
-                let phase =
-                    if observed.recorded == Some(Phase::Upgrading) { Phase::Upgrading } else { Phase::Degraded };
+                let phase = observed.recorded.filter(|recorded| took_down(observed, *recorded));
+                let phase = phase.unwrap_or(Phase::Degraded);
                 let reason = match (phase, first.reason) {
-                    (Phase::Upgrading, _) => Reason::BrokerRestarting,
+                    (Phase::Upgrading | Phase::Scaling, _) => Reason::BrokerRestarting,
                     (_, Reason::BrokersStarting | Reason::BrokerRestarting) => Reason::BrokerNotReady,
                     (_, other) => other,
                 };
@@ -444,17 +692,34 @@ impl Summary {
                 format!("{} of {wanted} brokers ready: {}", self.well, first.message),
             ),
             (Some((reason, message)), None) => (changing, reason, message),
-            (None, None) => left.map_or_else(
-                || (Phase::Ready, Reason::AsWanted, format!("{wanted} of {wanted} brokers ready")),
-                |(reason, message)| (changing, reason, message),
-            ),
+            (None, None) => match (left, scaling) {
+                (Some((reason, message)), _) => (changing, reason, message),
+                (None, Some(held)) => {
+                    let phase = if served { Phase::Scaling } else { Phase::Provisioning };
+                    (phase, held.reason, held.message.clone())
+                }
+                (None, None) => (Phase::Ready, Reason::AsWanted, format!("{wanted} of {wanted} brokers ready")),
+            },
         }
+    }
+}
+
+/// Whether the operator itself takes brokers down in this phase.
+const fn took_down(observed: &Observation, phase: Phase) -> bool {
+    match phase {
+        Phase::Upgrading => true,
+        Phase::Scaling => !observed.capabilities.online_growth_when_full,
+        _ => false,
     }
 }
 
 /// Nobody can keep data available that has no other copy while its broker restarts: say so beforehand, and while it
 /// happens.
 fn downtime(decision: Decision<Step>, observed: &Observation) -> Decision<Step> {
+    if storage::takes_down(observed) {
+        let message = "this broker version is stopped while its volume grows; its data is unavailable meanwhile";
+        return decision.with_condition(ConditionType::DowntimeExpected, true, Reason::NoOtherCopy, message);
+    }
     let Some((broker, pod)) = rollout::next(observed) else { return decision };
     if !pod.ready && !pod.terminating {
         return decision;

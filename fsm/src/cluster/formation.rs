@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use super::decide::Step;
+use super::decide::{SILENT_RETRY, Step};
 use super::observation::{Answer, Broker, Observation};
-use crate::decision::Blocked;
+use super::plan::Plan;
+use super::scale;
 use crate::guard::{Guard, refusals};
 use crate::reason::Reason;
 
@@ -24,22 +25,11 @@ pub enum Membership {
     Of {
         /// The voters among this cluster's brokers, by ordinal.
         voters: BTreeSet<u32>,
+        /// The members among them that have no vote, by ordinal: on their way to one.
+        learners: BTreeSet<u32>,
         /// Node ids of members that are no brokers of this cluster.
         foreign: Vec<String>,
     },
-}
-
-/// How far the brokers are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Formation {
-    /// There is nothing to form, or every broker is a voter of one cluster that has a leader.
-    Complete,
-    /// Something is waited for, and this step brings it on.
-    Next(Step, Blocked),
-    /// Something is waited for.
-    Waiting(Blocked),
-    /// Time alone does not mend it.
-    Broken(Blocked),
 }
 
 /// The guards on telling the first members.
@@ -50,41 +40,64 @@ pub const GUARDS: &[Guard<Observation>] = &[
     Guard { reason: Reason::MembershipLost, refuses: formed_before },
 ];
 
-/// How far the brokers are, under [`GUARDS`].
-pub fn plan(observed: &Observation) -> Formation {
+/// How far the brokers are, under [`GUARDS`]. Done: there is nothing to form, or every broker is a voter of one cluster
+/// that has a leader.
+pub fn plan(observed: &Observation) -> Plan {
     plan_with(GUARDS, observed)
 }
 
 /// The same under `guards`: what a test takes out, the plan must miss.
-pub fn plan_with(guards: &[Guard<Observation>], observed: &Observation) -> Formation {
+pub fn plan_with(guards: &[Guard<Observation>], observed: &Observation) -> Plan {
     if !observed.capabilities.clustering {
-        return Formation::Complete;
+        return Plan::Done;
     }
-    let blocked = |reason, message| Blocked { reason, on: None, message };
+    let waiting = |reason, message: String| Plan::wait(reason, message, Some(SILENT_RETRY));
     let refused = refusals(guards, observed);
+    if let Some(voters) = scale::voters(observed).filter(|_| observed.formed) {
+        let stale = refused.into_iter().find(|refusal| refusal.reason == Reason::StaleVolume);
+        return match (stale, not_agreed(observed, voters)) {
+            (Some(stale), _) => Plan::broken(stale.reason, stale.message),
+            (None, Some((reason, message))) => waiting(reason, message),
+            (None, None) => Plan::Done,
+        };
+    }
     let Some(first) = refused.into_iter().next() else {
         let message = format!("all {} brokers answer; they are being made one cluster", observed.replicas);
-        return Formation::Next(Step::Bootstrap { founder: FOUNDER }, blocked(Reason::Forming, message));
+        return Plan::next(Step::Bootstrap { founder: FOUNDER }, Reason::Forming, message);
     };
     if matches!(first.reason, Reason::StaleVolume | Reason::MembershipLost) {
-        return Formation::Broken(blocked(first.reason, first.message));
+        return Plan::broken(first.reason, first.message);
     }
     if first.reason != Reason::Forming {
-        return Formation::Waiting(blocked(first.reason, first.message));
+        return waiting(first.reason, first.message);
     }
     // Somebody was told. Every broker must be a voter in everybody's eyes, and one must lead.
     if let Some(message) = not_all_voters(observed) {
         let reason = if observed.formed { Reason::MembershipDiffers } else { Reason::Forming };
-        return Formation::Waiting(blocked(reason, message));
+        return waiting(reason, message);
     }
     if !wanted(observed).any(|broker| matches!(broker.answer, Answer::Said { leader: true, .. })) {
-        return Formation::Waiting(blocked(Reason::NoLeader, "no broker leads the cluster".to_owned()));
+        return waiting(Reason::NoLeader, "no broker leads the cluster".to_owned());
     }
     if observed.formed {
-        return Formation::Complete;
+        return Plan::Done;
     }
-    let message = "the brokers are one cluster; that is being noted".to_owned();
-    Formation::Next(Step::MarkFormed, blocked(Reason::Forming, message))
+    Plan::next(Step::MarkFormed, Reason::Forming, "the brokers are one cluster; that is being noted")
+}
+
+/// Once they were formed: whether every broker that is wanted and has a vote, as the controller's leader says, says the
+/// same. A wanted broker without a vote, and a vote of one that is not wanted, are for [`scale`] to change.
+fn not_agreed(observed: &Observation, voters: &BTreeSet<u32>) -> Option<(Reason, String)> {
+    voters.range(..observed.replicas).find_map(|ordinal| match observed.broker(*ordinal).and_then(membership) {
+        None => Some((Reason::BrokersStarting, format!("broker {ordinal} has not answered yet"))),
+        Some(Membership::Of { voters: known, .. }) if known == voters => None,
+        Some(Membership::Of { .. }) => {
+            Some((Reason::MembershipDiffers, format!("broker {ordinal} knows other voters than the leader")))
+        }
+        Some(Membership::Alone | Membership::Unknown) => {
+            Some((Reason::MembershipDiffers, format!("broker {ordinal} does not know the members yet")))
+        }
+    })
 }
 
 /// The brokers that should be there. One that was not looked at is missing.

@@ -1,11 +1,15 @@
 //! What was seen of one cluster, as plain values.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 
 use super::admission::Admission;
 use super::formation::Membership;
 use super::partitions::Partitions;
 use crate::phase::Phase;
+use crate::window::Window;
 
 /// What the broker version in use can do. The table by version is the operator's (`src/broker/capabilities.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,7 +57,7 @@ pub struct Wish {
     pub unsupported: Vec<String>,
 }
 
-/// `spec.storage.reclaimPolicy`
+/// `spec.storage.reclaimPolicy`, and `spec.storage.scaleInPolicy` for the volumes of brokers that leave
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReclaimPolicy {
     /// Volumes stay when the cluster is deleted.
@@ -138,6 +142,10 @@ pub struct StatefulSet {
     pub replicas: u32,
     /// `status.updateRevision`, once `status.observedGeneration` has caught up; before that nothing is known.
     pub update_revision: Option<String>,
+    /// Size that its claim template asks for, in bytes.
+    pub claim_bytes: u64,
+    /// There is a spec that every broker ran well on, with another template than this.
+    pub proven: bool,
     /// It is being deleted.
     pub deleting: bool,
 }
@@ -182,6 +190,7 @@ pub struct Unschedulable {
 
 /// The pod of a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Pod {
     /// `metadata.uid`, the precondition of its eviction.
     pub uid: String,
@@ -189,6 +198,16 @@ pub struct Pod {
     pub revision: String,
     /// The condition `Ready`.
     pub ready: bool,
+    /// Since when, to the second.
+    pub ready_since: Option<DateTime<Utc>>,
+    /// When it was made, to the second.
+    pub created: DateTime<Utc>,
+    /// It has no controller: its StatefulSet is being replaced.
+    pub orphan: bool,
+    /// Somebody asked for its restart by the annotation on it.
+    pub restart_asked: bool,
+    /// The API server has held its eviction back for longer than a broker takes to be noticed as ready, and in what words.
+    pub held: Option<String>,
     /// It is being deleted.
     pub terminating: bool,
     /// Why the scheduler cannot place it, if it cannot.
@@ -248,6 +267,13 @@ pub struct Broker {
     pub claim: Option<Claim>,
 }
 
+impl Broker {
+    /// One of which nothing is there yet.
+    pub const fn unseen(ordinal: u32) -> Self {
+        Self { ordinal, pod: None, answer: Answer::NotAsked, claim: None }
+    }
+}
+
 /// A volume claim of a broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -263,8 +289,54 @@ pub struct Claim {
     pub deleting: bool,
     /// Requested size in bytes.
     pub requested: u64,
+    /// The size in bytes that the operator asked for last, by the annotation on the claim. Another request is a person's.
+    pub asked: Option<u64>,
+    /// How far its growth is.
+    pub resize: Resize,
+    /// The API server refused to let it grow to what is wanted.
+    pub refused: Option<Refused>,
     /// `status.capacity` in bytes, once bound.
     pub capacity: Option<u64>,
+    /// It is noted on it that its broker held no replica, and since when. Taken off when that is so no more.
+    pub empty_since: Option<DateTime<Utc>>,
+}
+
+/// A replica on its way from one broker to another, as it is noted before it moves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The topic of its partition.
+    pub topic: Arc<str>,
+    /// The number of its partition.
+    pub partition: u32,
+    /// The broker that gives it away, by ordinal.
+    pub from: u32,
+    /// The broker that takes it, by ordinal.
+    pub to: u32,
+    /// How many replicas the partition has when none of them is on the move: with one more, this one is.
+    pub copies: u32,
+}
+
+/// How far the growth of a volume is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Resize {
+    /// Nothing is said of it.
+    Silent,
+    /// The volume has grown, its file system grows when a pod uses it.
+    FileSystem,
+    /// The storage cannot do it.
+    Failed {
+        /// In its words.
+        why: String,
+    },
+}
+
+/// What the API server said to a request for growth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Its words.
+    pub words: String,
+    /// It is long enough ago to ask again.
+    pub retry: bool,
 }
 
 /// The deletion of the cluster was asked for.
@@ -296,12 +368,44 @@ pub struct Candidate {
     pub capabilities: Capabilities,
     /// What the spec refers to.
     pub prerequisites: Vec<Prerequisite>,
+    /// The brokers that run are, or are about to be, one cluster. As `capabilities` while none run.
+    pub clusters: bool,
+    /// What the brokers that run say of the partitions.
+    pub partitions: Partitions,
+    /// The replicas that are noted to be on the move.
+    pub moves: Vec<Move>,
+    /// The largest capacity of a volume of the cluster in bytes, if one is bound.
+    pub provisioned_bytes: Option<u64>,
+    /// Why the rollout of what the spec asks for was halted, if it was and nothing has changed since.
+    pub halted: Option<String>,
+    /// The version that may be taken although it is older, or skips one, by the annotation.
+    pub forced_version: Option<String>,
+}
+
+impl Candidate {
+    /// A first spec, of which nothing runs yet and which refers to nothing.
+    pub const fn first(wish: Wish, capabilities: Capabilities) -> Self {
+        Self {
+            wish,
+            accepted: None,
+            capabilities,
+            prerequisites: Vec::new(),
+            clusters: capabilities.clustering,
+            partitions: Partitions::Unreplicated,
+            moves: Vec::new(),
+            provisioned_bytes: None,
+            halted: None,
+            forced_version: None,
+        }
+    }
 }
 
 /// Everything `decide` looks at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Observation {
+    /// When it was seen.
+    pub seen_at: DateTime<Utc>,
     /// `status.phase`. It says where on the table the object stands, and nothing else is read from the status.
     pub recorded: Option<Phase>,
     /// Set once the object is being deleted.
@@ -312,6 +416,10 @@ pub struct Observation {
     pub paused: bool,
     /// The annotation that lets a cluster take over the volumes of one that is gone.
     pub adopt_volumes: bool,
+    /// When brokers may be restarted. Empty: always.
+    pub windows: Vec<Window>,
+    /// How long a broker must have been ready before the next one is restarted.
+    pub min_ready: Duration,
     /// The verdict on the spec.
     pub admission: Admission,
     /// The operator's objects, held against what is wanted of them. Empty while no spec was ever accepted.
@@ -324,8 +432,16 @@ pub struct Observation {
     pub formed: bool,
     /// What the brokers say of the partitions.
     pub partitions: Partitions,
+    /// The replicas that are noted to be on the move.
+    pub moves: Vec<Move>,
     /// How many brokers there should be, by the spec that is in force.
     pub replicas: u32,
+    /// Replicas move onto brokers that hold fewer.
+    pub rebalance: bool,
+    /// What becomes of the volume of a broker that left.
+    pub scale_in: ReclaimPolicy,
+    /// How large their volumes should be, by the spec that is in force, in bytes.
+    pub storage_bytes: u64,
     /// What the brokers that run can do.
     pub capabilities: Capabilities,
     /// Topics and connects that refer to this cluster, as `Kind namespace/name`.

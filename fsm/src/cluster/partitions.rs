@@ -1,5 +1,6 @@
 //! Where the records are, and what the restart of a broker would take away from them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -64,7 +65,7 @@ impl Partition {
 
 impl Partitions {
     /// Those for which `wanted` holds.
-    fn matching(&self, wanted: impl Fn(&Partition) -> bool) -> Vec<&Partition> {
+    pub(super) fn matching(&self, wanted: impl Fn(&Partition) -> bool) -> Vec<&Partition> {
         match self {
             Self::Known(all) => all.iter().filter(|partition| wanted(partition)).collect(),
             Self::Unreplicated | Self::Unknown { .. } => Vec::new(),
@@ -95,8 +96,46 @@ impl Partitions {
     }
 }
 
+/// How many partitions get another leader between two looks.
+const ELECTED_AT_ONCE: usize = 100;
+
+/// A partition and who is to lead it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    /// Its topic.
+    pub topic: Arc<str>,
+    /// Its number in the topic.
+    pub partition: u32,
+    /// The broker that is to lead it.
+    pub to: u32,
+}
+
+/// Other leaders for what broker `from` leads, from the in-sync replicas on `heirs`, those first that lead the fewest. A
+/// partition that none of them may lead stays as it is.
+pub(super) fn new_leaders(partitions: &Partitions, from: u32, heirs: &[u32]) -> Vec<Leadership> {
+    let mut load: BTreeMap<u32, usize> = heirs.iter().map(|heir| (*heir, 0)).collect();
+    for partition in partitions.matching(|_| true) {
+        if let Some(leads) = partition.leader.and_then(|leader| load.get_mut(&leader)) {
+            *leads += 1;
+        }
+    }
+    let mut leaders = Vec::new();
+    for partition in partitions.matching(|p| p.leader == Some(from)) {
+        let able = heirs.iter().filter(|heir| partition.in_sync.contains(heir));
+        let Some(to) = able.copied().min_by_key(|heir| (load.get(heir), *heir)) else { continue };
+        if let Some(leads) = load.get_mut(&to) {
+            *leads += 1;
+        }
+        leaders.push(Leadership { topic: Arc::clone(&partition.topic), partition: partition.id, to });
+        if leaders.len() == ELECTED_AT_ONCE {
+            break;
+        }
+    }
+    leaders
+}
+
 /// The first few by name, for a person.
-fn some(partitions: &[&Partition]) -> String {
+pub(super) fn some(partitions: &[&Partition]) -> String {
     const NAMED: usize = 3;
     let named: Vec<String> = partitions.iter().take(NAMED).map(ToString::to_string).collect();
     let more = partitions.len().saturating_sub(NAMED);

@@ -32,6 +32,17 @@ pub fn decide(observed: &Observation, deletion: Deletion) -> Decision<Step> {
         let steps = (!set.deleting).then(|| Step::DeleteStatefulSet { uid: set.uid.clone() });
         return wait(decision("brokers are being stopped".to_owned()).with_steps(steps), "the StatefulSet");
     }
+    // Deleted in the midst of its replacement, a StatefulSet takes no broker with it. A pod that uses a volume of ours and
+    // that nobody else keeps is ours to stop.
+    let left = observed.brokers.iter().filter(|broker| broker.claim.as_ref().is_some_and(|claim| claim.ours));
+    let orphans: Vec<Step> = left
+        .filter_map(|broker| broker.pod.as_ref().map(|pod| (broker.ordinal, pod)))
+        .filter(|(_, pod)| pod.orphan && !pod.terminating)
+        .map(|(ordinal, pod)| Step::DeletePod { ordinal, uid: pod.uid.clone() })
+        .collect();
+    if !orphans.is_empty() {
+        return wait(decision("brokers are being stopped".to_owned()).with_steps(orphans), "a broker");
+    }
     let stopping: Vec<String> =
         observed.brokers.iter().filter(|b| b.pod.is_some()).map(|b| b.ordinal.to_string()).collect();
     if !stopping.is_empty() {

@@ -74,6 +74,7 @@ async fn world(brokers: u32) -> Result<(Observer, RivvenCluster), Failure> {
         spec: &spec,
         capabilities: capabilities(VERSION),
         domain: "cluster.local",
+        restarted_at: None,
     };
     let live = |object: Object| {
         let mut value = render::cluster(&input).remove(&object).unwrap_or_default();
@@ -148,7 +149,11 @@ async fn world(brokers: u32) -> Result<(Observer, RivvenCluster), Failure> {
             version: VERSION.to_owned(),
             node_id: names::pod("x", ordinal),
             leader: ordinal == 0,
-            membership: Membership::Of { voters: (0..brokers).collect(), foreign: Vec::new() },
+            membership: Membership::Of {
+                voters: (0..brokers).collect(),
+                learners: std::collections::BTreeSet::new(),
+                foreign: Vec::new(),
+            },
         };
         fleet.assume(&address, &format!("c-{ordinal}"), said, partitions(brokers)).await;
     }
@@ -162,7 +167,7 @@ fn observe_and_decide(criterion: &mut Criterion) {
     for brokers in [5, 50] {
         let (observer, cluster) = runtime.block_on(world(brokers)).expect("a world");
         let now = Utc::now();
-        let seen = runtime.block_on(observer.cluster(&cluster)).expect("a sight");
+        let seen = runtime.block_on(observer.cluster(&cluster, chrono::Utc::now())).expect("a sight");
         assert_eq!(seen.observation.brokers.len(), brokers as usize);
         assert_eq!(
             decide(&seen.observation, now).phase,
@@ -172,7 +177,7 @@ fn observe_and_decide(criterion: &mut Criterion) {
         );
         group.bench_function(BenchmarkId::from_parameter(brokers), |bencher| {
             bencher.iter(|| {
-                let sight = runtime.block_on(observer.cluster(&cluster)).expect("a sight");
+                let sight = runtime.block_on(observer.cluster(&cluster, chrono::Utc::now())).expect("a sight");
                 black_box(decide(&sight.observation, now))
             });
         });

@@ -10,10 +10,26 @@ pub const CLUSTER_UID: &str = "rivven.io/cluster-uid";
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "rivven-operator");
 /// Annotation of the StatefulSet: the spec that is in force, as JSON.
 pub const ACCEPTED_SPEC: &str = "rivven.io/accepted-spec";
+/// Annotation of the StatefulSet: the last spec that every broker ran well on, as JSON.
+pub const PROVEN_SPEC: &str = "rivven.io/proven-spec";
+/// Annotation of the StatefulSet: which template's rollout was halted, and why, as JSON.
+pub const HALTED: &str = "rivven.io/halted";
+/// Annotation of a cluster: another value restarts every broker, in order.
+pub const RESTARTED_AT: &str = "rivven.io/restarted-at";
+/// Annotation of a pod that asks for its restart, in order.
+pub const RESTART: &str = "rivven.io/restart";
+/// Annotation of a cluster: the version that may be taken although it is older or skips a minor release.
+pub const FORCE_VERSION: &str = "rivven.io/force-version";
+/// Annotation of a claim: the size in bytes that the operator asked for last.
+pub const ASKED: &str = "rivven.io/asked-bytes";
 /// Finalizer of every kind.
 pub const FINALIZER: &str = "rivven.io/finalizer";
 /// Annotation of a cluster: its own uid, once its brokers were one cluster.
 pub const FORMED: &str = "rivven.io/formed";
+/// Annotation of a cluster: which replicas are on the move.
+pub const MOVES: &str = "rivven.io/moves";
+/// Annotation of a claim: since when its broker, which is to leave, has held no replica.
+pub const EMPTY_SINCE: &str = "rivven.io/empty-since";
 /// Annotation of a cluster that lets it take over the volumes of one that is gone.
 pub const ADOPT_VOLUMES: &str = "rivven.io/adopt-volumes";
 /// Annotation of a topic: the uid of the cluster on which this object made or adopted its topic.

@@ -9,7 +9,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::{MetricsSpec, defaults, is_false};
+use super::common::{MetricsSpec, defaults, is_false, is_zero};
 use super::security::{AuthSpec, TlsSpec};
 use super::status::RivvenClusterStatus;
 
@@ -134,6 +134,10 @@ pub struct RivvenClusterSpec {
     /// Write nothing but the status.
     #[serde(default, skip_serializing_if = "is_false")]
     pub paused: bool,
+    /// Seconds that a restarted broker must have been ready before the next one is restarted.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 3600))]
+    pub min_ready_seconds: u32,
     /// When brokers may be restarted. Empty: always. Healing never waits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -154,7 +158,8 @@ pub struct RivvenClusterSpec {
     /// Ingress for the HTTP API and the dashboard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress: Option<IngressSpec>,
-    /// Move replicas onto brokers that join.
+    /// Move replicas between brokers until no broker holds two more than another. Otherwise brokers that join hold only
+    /// what is created later.
     #[serde(default, skip_serializing_if = "is_false")]
     pub rebalance: bool,
 }
@@ -187,7 +192,8 @@ pub struct StorageSpec {
     /// ever deleted.
     #[serde(default)]
     pub reclaim_policy: ReclaimPolicy,
-    /// What becomes of the volume of a broker that is scaled in. By then nothing lives only there.
+    /// What becomes of the volume of a broker that is scaled in. By then nothing lives only there. A volume that was kept
+    /// is not joined again unasked.
     #[serde(default = "scale_in")]
     pub scale_in_policy: ReclaimPolicy,
 }

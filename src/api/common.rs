@@ -17,6 +17,12 @@ pub(crate) const fn is_false(value: &bool) -> bool {
     !*value
 }
 
+/// `skip_serializing_if` for numbers that are not set.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+pub(crate) const fn is_zero(value: &u32) -> bool {
+    *value == 0
+}
+
 /// Where an object is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {

@@ -51,6 +51,19 @@ pub struct RivvenClusterStatus {
     /// What the operator waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked_by: Vec<BlockedBy>,
+    /// The steps that will come, in order, as things are now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plan: Vec<PlannedStep>,
+}
+
+/// A step that will come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedStep {
+    /// Its name.
+    pub step: String,
+    /// The broker, claim or object concerned.
+    pub on: String,
 }
 
 /// What was observed of a broker.
@@ -84,6 +97,9 @@ pub struct BrokerStatus {
     /// What is wrong or waited for, for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// What holds back the next step on it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocked_by: Vec<BlockedBy>,
     /// Its volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeStatus>,

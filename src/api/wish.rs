@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Toleration;
 use kube::ResourceExt;
+use rivven_fsm::window::Window;
 use rivven_fsm::{cluster, topic};
 use serde_json::Value;
 
+use super::cluster::MaintenanceWindow;
 use super::quantity::{bytes, nanos};
 use super::security::AuthMechanism;
 use super::{RivvenClusterSpec, RivvenTopic};
@@ -61,6 +63,9 @@ impl RivvenClusterSpec {
             problems.push("tls.enabled: needs tls.certSecretName or tls.issuerRef".to_owned());
         }
         problems.extend(self.auth_problems());
+        problems.extend(self.windows().iter().enumerate().filter_map(|(index, window)| {
+            window.problem().map(|problem| format!("maintenanceWindows[{index}]: {problem}"))
+        }));
         problems.extend(self.pod_problems(name));
         for variable in self.env.iter().filter(|variable| variable.name.starts_with(RESERVED_ENV)) {
             problems.push(format!("env: {} is set by the operator; take it out", variable.name));
@@ -80,6 +85,16 @@ impl RivvenClusterSpec {
             problems,
             unsupported: self.unsupported(),
         }
+    }
+
+    /// When brokers may be restarted.
+    pub fn windows(&self) -> Vec<Window> {
+        let window = |window: &MaintenanceWindow| Window {
+            schedule: window.schedule.clone(),
+            time_zone: window.time_zone.clone(),
+            minutes: window.duration_minutes,
+        };
+        self.maintenance_windows.iter().map(window).collect()
     }
 
     /// What the schema's rules on `auth` say too; they take a null for a value.
@@ -195,11 +210,9 @@ impl RivvenClusterSpec {
     /// What is asked for that this release of the operator does not do yet.
     fn unsupported(&self) -> Vec<String> {
         let asked = [
-            (!self.maintenance_windows.is_empty(), "maintenanceWindows"),
             (self.external_access.is_some(), "externalAccess"),
             (self.ingress.is_some(), "ingress"),
             (self.metrics.service_monitor, "metrics.serviceMonitor"),
-            (self.rebalance, "rebalance"),
             (self.tls.issuer_ref.is_some(), "tls.issuerRef"),
             (self.auth.rbac.enabled, "auth.rbac"),
         ];

@@ -56,6 +56,8 @@ const BEGINNINGS: &[(&str, Class)] = &[
     ("AUTHORIZATION_FAILED", Class::Unauthorized),
     ("NOT_LEADER_FOR_PARTITION", Class::NotLeader),
     ("FENCED_LEADER_EPOCH", Class::NotLeader),
+    ("Not leader", Class::NotLeader),
+    ("Not the leader", Class::NotLeader),
     ("I/O error: No space left on device", Class::DiskFull),
     ("RATE_LIMIT_EXCEEDED", Class::Overloaded),
     ("BUFFER_FULL", Class::Overloaded),
@@ -107,6 +109,11 @@ impl Error {
         matches!(self, Self::Refused { class: Class::AlreadyExists, .. })
     }
 
+    /// Another broker leads: what it was told of the leader is of the past.
+    pub const fn is_not_leader(&self) -> bool {
+        matches!(self, Self::Refused { class: Class::NotLeader, .. })
+    }
+
     /// Nobody refused: the connection is of no use any more.
     pub const fn breaks_session(&self) -> bool {
         matches!(self, Self::Unreachable(_) | Self::Timeout(_) | Self::Protocol(_))
@@ -134,6 +141,8 @@ mod tests {
             ("AUTHORIZATION_FAILED: no", "unauthorized"),
             ("NOT_LEADER_FOR_PARTITION: x", "not_leader"),
             ("FENCED_LEADER_EPOCH: x", "not_leader"),
+            ("Not leader", "not_leader"),
+            ("Not the leader - cannot transfer leadership", "not_leader"),
             ("I/O error: No space left on device (os error 28)", "disk_full"),
             ("RATE_LIMIT_EXCEEDED: x", "overloaded"),
             ("BUFFER_FULL: x", "overloaded"),

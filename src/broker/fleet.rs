@@ -31,10 +31,21 @@ const WORDS_LIMIT: usize = 300;
 /// Told of every call: operation, `ok` or the category of the error, and how long it took.
 pub type CallObserver = Arc<dyn Fn(&'static str, &'static str, Duration) + Send + Sync>;
 
+/// How old an answer may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Freshness {
+    /// Nothing is going on that could change it, so an older one will do, as long as it told of no trouble.
+    Settled,
+    /// Something is going on.
+    Recent,
+    /// It must have been asked for now: a verdict stands on it.
+    Now,
+}
+
 /// How a broker is asked.
 pub struct Inquiry<'a> {
-    /// Nothing is going on that could change the answer, so an older one will do.
-    pub settled: bool,
+    /// How old the answer may be.
+    pub freshness: Freshness,
     /// The token of the cluster that it should be in. `None`: it runs alone.
     pub token: Option<&'a Token>,
     /// Which broker of the cluster is reached at an address, if any.
@@ -76,9 +87,14 @@ impl<T> Said<T> {
     }
 
     /// What failed is not tried again before its back-off is over, whatever goes on.
-    fn counts(&self, settled: bool) -> bool {
+    fn counts(&self, freshness: Freshness) -> bool {
         let age = self.at.elapsed();
-        age < self.counts_for && (settled || self.failures > 0 || age < RECENT)
+        let fresh = match freshness {
+            Freshness::Settled => true,
+            Freshness::Recent => age < RECENT,
+            Freshness::Now => false,
+        };
+        age < self.counts_for && (fresh || self.failures > 0)
     }
 }
 
@@ -112,7 +128,7 @@ impl Brokers {
         let known = self.known(address);
         let mut slot = known.itself.lock().await;
         let failures = match of(slot.as_ref(), incarnation) {
-            Some(said) if said.counts(inquiry.settled) => return said.answer.clone(),
+            Some(said) if said.counts(inquiry.freshness) => return said.answer.clone(),
             Some(said) => said.failures,
             None => 0,
         };
@@ -125,19 +141,18 @@ impl Brokers {
         slot.insert(said).answer.clone()
     }
 
-    /// What the broker's metadata says of all partitions. `settled`: nothing is going on that could change it, so an
-    /// older answer will do, as long as it told of no trouble. `ordinal` tells which broker a node id is.
+    /// What the broker's metadata says of all partitions. `ordinal` tells which broker a node id is.
     pub async fn partitions(
         &self,
         address: &BrokerAddress,
         incarnation: &str,
-        settled: bool,
+        freshness: Freshness,
         ordinal: impl Fn(&str) -> Option<u32>,
     ) -> Partitions {
         let known = self.known(address);
         let mut slot = known.partitions.lock().await;
         let failures = match of(slot.as_ref(), incarnation) {
-            Some(said) if said.counts(settled) => return said.answer.clone(),
+            Some(said) if said.counts(freshness) => return said.answer.clone(),
             Some(said) => said.failures,
             None => 0,
         };
@@ -193,6 +208,62 @@ impl Brokers {
         // What it said before the call says nothing any more, whether the call took effect or its reply was lost.
         *self.known(address).itself.lock().await = None;
         outcome
+    }
+
+    /// Tells the controller's leader, at `leader`, of a broker that is to learn what the others know.
+    pub async fn add_learner(&self, leader: &BrokerAddress, token: &Token, member: &Member) -> Result<(), Error> {
+        self.timed("add_learner", http::add_learner(&self.shared.access, leader, token, member)).await
+    }
+
+    /// Tells the controller's leader, at `leader`, who the voters are, by node id.
+    pub async fn change_voters(&self, leader: &BrokerAddress, token: &Token, voters: &[String]) -> Result<(), Error> {
+        self.timed("change_membership", http::change_membership(&self.shared.access, leader, token, voters)).await
+    }
+
+    /// Has the controller's leader, at `leader`, hand over to the node `to`.
+    pub async fn transfer_controller(&self, leader: &BrokerAddress, token: &Token, to: &str) -> Result<(), Error> {
+        self.timed("transfer_leadership", http::transfer_leadership(&self.shared.access, leader, token, to)).await
+    }
+
+    /// Sets the replicas of a partition, by node id, at the controller's leader.
+    pub async fn reassign(
+        &self,
+        leader: &BrokerAddress,
+        token: &Token,
+        (topic, partition): (&str, u32),
+        replicas: &[String],
+    ) -> Result<(), Error> {
+        let partition = json!({ "topic": topic, "partition": partition });
+        let command = json!({ "ReassignPartition": { "partition": partition, "replicas": replicas } });
+        self.timed("reassign", http::propose(&self.shared.access, leader, token, &command)).await
+    }
+
+    /// Gives a partition another leader, the node `to`, at the controller's leader.
+    ///
+    /// The request wants an epoch newer than the partition's, which no released call tells. Milliseconds since 1970 are
+    /// newer than what brokers count by themselves, and than what was given before.
+    pub async fn elect_leader(
+        &self,
+        leader: &BrokerAddress,
+        token: &Token,
+        (topic, partition): (&str, u32),
+        to: &str,
+    ) -> Result<(), Error> {
+        let command = json!({ "UpdatePartitionLeader": {
+            "partition": { "topic": topic, "partition": partition },
+            "leader": to,
+            "epoch": chrono::Utc::now().timestamp_millis(),
+        } });
+        self.timed("elect_leader", http::propose(&self.shared.access, leader, token, &command)).await
+    }
+
+    /// Forgets what the brokers said of their cluster and of their partitions: it was just changed, or may have been.
+    pub async fn ask_anew(&self, addresses: impl Iterator<Item = &BrokerAddress>) {
+        for address in addresses {
+            let known = self.known(address);
+            *known.itself.lock().await = None;
+            *known.partitions.lock().await = None;
+        }
     }
 
     /// Partitions and configuration of a topic, and its `replicas` if asked for; `None` if there is no such topic.
@@ -347,16 +418,16 @@ fn membership(nodes: &[http::Node], member: &(dyn Fn(&str) -> Option<u32> + Sync
     if nodes.is_empty() {
         return Membership::Unknown;
     }
-    let mut voters = BTreeSet::new();
+    let (mut voters, mut learners) = (BTreeSet::new(), BTreeSet::new());
     let mut foreign = Vec::new();
     for node in nodes {
         match member(&node.addr) {
             Some(ordinal) if node.is_voter => drop(voters.insert(ordinal)),
-            Some(_) => {}
+            Some(ordinal) => drop(learners.insert(ordinal)),
             None => foreign.push(node.addr.clone()),
         }
     }
-    Membership::Of { voters, foreign }
+    Membership::Of { voters, learners, foreign }
 }
 
 fn partitions_of(
@@ -367,7 +438,9 @@ fn partitions_of(
     let name: Arc<str> = topic.name.as_str().into();
     let broker = |node: &String| ordinal(node).unwrap_or(ELSEWHERE);
     topic.partitions.iter().map(move |partition| {
-        let replicas: BTreeSet<&String> = partition.replicas.iter().collect();
+        // In the order that the broker has them, each once: its first that is in sync is whom it would have lead.
+        let mut seen = BTreeSet::new();
+        let replicas: Vec<&String> = partition.replicas.iter().filter(|node| seen.insert(*node)).collect();
         let in_sync = replicas.iter().filter(|node| partition.isr.contains(node)).map(|node| broker(node)).collect();
         Partition {
             topic: Arc::clone(&name),

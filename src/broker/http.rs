@@ -116,6 +116,58 @@ pub(super) async fn bootstrap(
     succeeded("/api/v1/bootstrap", status, &body)
 }
 
+/// Tells the controller's leader of a node that is to learn what the others know. It answers when that node has caught
+/// up, which may take longer than a call may.
+pub(super) async fn add_learner(
+    access: &Access,
+    address: &BrokerAddress,
+    token: &Token,
+    member: &Member,
+) -> Result<(), Error> {
+    post(access, address, token, "/api/v1/add-learner", &json!(member)).await
+}
+
+/// Tells the controller's leader who the voters are.
+pub(super) async fn change_membership(
+    access: &Access,
+    address: &BrokerAddress,
+    token: &Token,
+    voters: &[String],
+) -> Result<(), Error> {
+    post(access, address, token, "/api/v1/change-membership", &json!({ "voters": voters })).await
+}
+
+/// How long a hand-over of the controller may take: its leader keeps still for an election's length first.
+const HANDOVER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Asks the controller's leader to hand over to another broker.
+pub(super) async fn transfer_leadership(
+    access: &Access,
+    address: &BrokerAddress,
+    token: &Token,
+    to: &str,
+) -> Result<(), Error> {
+    let body = json!({ "target_node_id": to });
+    post_within(HANDOVER_LIMIT, access, address, token, "/api/v1/transfer-leadership", &body).await
+}
+
+async fn post(access: &Access, address: &BrokerAddress, token: &Token, path: &str, body: &Value) -> Result<(), Error> {
+    post_within(LIMIT, access, address, token, path, body).await
+}
+
+async fn post_within(
+    limit: Duration,
+    access: &Access,
+    address: &BrokerAddress,
+    token: &Token,
+    path: &str,
+    body: &Value,
+) -> Result<(), Error> {
+    let body = Bytes::from(body.to_string());
+    let (status, body) = call_within(limit, access, address, Method::POST, path, Some(token), body).await?;
+    succeeded(path, status, &body)
+}
+
 #[derive(Deserialize)]
 struct ProposalBody {
     success: bool,
@@ -172,7 +224,19 @@ async fn get(access: &Access, address: &BrokerAddress, path: &str) -> Result<(u1
     call(access, address, Method::GET, path, None, Bytes::new()).await
 }
 
-async fn call(
+fn call(
+    access: &Access,
+    address: &BrokerAddress,
+    method: Method,
+    path: &str,
+    token: Option<&Token>,
+    body: Bytes,
+) -> impl Future<Output = Result<(u16, Bytes), Error>> {
+    call_within(LIMIT, access, address, method, path, token, body)
+}
+
+async fn call_within(
+    limit: Duration,
     access: &Access,
     address: &BrokerAddress,
     method: Method,
@@ -190,7 +254,7 @@ async fn call(
         request = request.header(hyper::header::AUTHORIZATION, token.bearer());
     }
     let request = request.body(Full::new(body)).map_err(|error| Error::Protocol(error.to_string()))?;
-    tokio::time::timeout(LIMIT, exchange(access, address, request)).await.map_err(|_| Error::Timeout(LIMIT))?
+    tokio::time::timeout(limit, exchange(access, address, request)).await.map_err(|_| Error::Timeout(limit))?
 }
 
 async fn exchange(

@@ -12,7 +12,7 @@ pub mod topic_config;
 pub use access::{Access, BrokerAddress};
 pub use capabilities::{capabilities, capabilities_of};
 pub use error::Error;
-pub use fleet::{Brokers, CallObserver, Inquiry};
+pub use fleet::{Brokers, CallObserver, Freshness, Inquiry};
 pub use http::Member;
 pub use session::TopicState;
 pub use token::Token;

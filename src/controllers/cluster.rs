@@ -1,11 +1,11 @@
 //! One reconcile of a cluster: observe, decide, execute.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use kube::Resource;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
+use kube::{Resource, ResourceExt};
 use rivven_fsm::cluster::{Step, decide, malformed, step_failed};
 use rivven_fsm::{Decision, Kind};
 
@@ -13,6 +13,7 @@ use super::context::{Context, ReconcileError};
 use crate::api::{RivvenCluster, RivvenClusterStatus};
 use crate::execute::{StepError, report};
 use crate::observe::ClusterSight;
+use crate::process::metrics::StepOutcome;
 
 const KIND: Kind = Kind::Cluster;
 
@@ -34,21 +35,61 @@ pub(super) async fn reconcile(
             return Ok(ctx.next(KIND, &invalid.metadata, &decision, began));
         }
     };
-    let sight = ctx.observer.cluster(cluster).await?;
-    let decision = decide(&sight.observation, ctx.now());
+    let now = ctx.now();
+    let sight = ctx.observer.cluster(cluster, now).await?;
+    let decision = decide(&sight.observation, now);
     let mut cluster = cluster.clone();
-    record(&ctx, &mut cluster, &sight, &decision).await?;
+    let uid = cluster.uid().unwrap_or_default();
+    let fault = ctx.faults.standing(&uid, &decision);
+    match &fault {
+        None => record(&ctx, &mut cluster, &sight, &decision).await?,
+        Some(fault) => {
+            let failed = step_failed(&decision, &decision.steps[fault.step], &fault.error);
+            record(&ctx, &mut cluster, &sight, &failed).await?;
+            if !fault.wait.is_zero() {
+                return Ok(Action::requeue(fault.wait));
+            }
+        }
+    }
     let cluster = &mut cluster;
-    for step in &decision.steps {
+    let mut refused = false;
+    for (index, step) in decision.steps.iter().enumerate() {
         let outcome = ctx.executor.cluster_step(cluster, &sight, ctx.observer.brokers(), step).await;
+        if let Step::ExpandVolume { uid, bytes, .. } = step {
+            match &outcome {
+                Ok(_) => ctx.observer.refusals().forget(uid),
+                // Said as what holds the volumes back, and no reason not to go on with the rest.
+                Err(error) if error.is_refusal() => {
+                    ctx.observer.refusals().note(uid, *bytes, error.to_string());
+                    ctx.metrics.step(KIND, step.name(), StepOutcome::Failed);
+                    refused = true;
+                    continue;
+                }
+                Err(_) => {}
+            }
+        }
+        if let Step::RestartPod { uid, .. } = step {
+            match &outcome {
+                Ok(_) => ctx.observer.refusals().forget(uid),
+                Err(StepError::Held(words)) => ctx.observer.refusals().note_held(uid, words.clone()),
+                Err(_) => {}
+            }
+        }
         ctx.tell_step(KIND, cluster, step.name(), &outcome).await;
         if let Err(error) = outcome {
             if error.is_fault() {
+                ctx.faults.note(&uid, &decision, index, error.to_string());
                 let failed = step_failed(&decision, step, &error.to_string());
                 record(&ctx, cluster, &sight, &failed).await?;
             }
             return Err(error.into());
         }
+    }
+    if refused {
+        return Ok(Action::requeue(Duration::from_millis(100)));
+    }
+    if fault.is_some() {
+        record(&ctx, cluster, &sight, &decision).await?;
     }
     Ok(ctx.next(KIND, cluster.meta(), &decision, began))
 }

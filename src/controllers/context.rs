@@ -13,6 +13,7 @@ use serde_json::json;
 use tracing::{error, info, warn};
 
 use super::backoff::Backoffs;
+use super::faults::Faults;
 use crate::execute::{Executor, StepError, status};
 use crate::names;
 use crate::observe::{ObserveError, Observer, RecordedStatus};
@@ -33,6 +34,7 @@ pub struct Context {
     pub resync: Duration,
     /// Objects that failed.
     pub(super) backoffs: Backoffs,
+    pub(super) faults: Faults,
     written: Mutex<HashMap<String, u64>>,
     clock: Clock,
 }
@@ -66,7 +68,8 @@ impl Context {
     /// A context.
     pub fn new(observer: Observer, executor: Executor, metrics: Metrics, resync: Duration) -> Self {
         let clock = Arc::new(Utc::now);
-        Self { observer, executor, metrics, resync, backoffs: Backoffs::default(), written: Mutex::default(), clock }
+        let (backoffs, faults) = (Backoffs::default(), Faults::default());
+        Self { observer, executor, metrics, resync, backoffs, faults, written: Mutex::default(), clock }
     }
 
     /// The same with another clock: where time is a model, decisions take the model's.
@@ -108,6 +111,7 @@ impl Context {
         if let Some(uid) = &meta.uid {
             self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
             self.backoffs.reset(uid);
+            self.faults.forget(uid);
         }
     }
 
@@ -198,6 +202,7 @@ impl Context {
         self.metrics.reconciled(kind, outcome, began.elapsed());
         if let Some(uid) = &meta.uid {
             self.backoffs.reset(uid);
+            self.faults.forget(uid);
         }
         Action::requeue(decision.requeue.unwrap_or_else(|| spread(self.resync, meta)).max(CACHE_LAG))
     }
@@ -206,7 +211,9 @@ impl Context {
     /// does, or an API server is too busy, asking at one pace for ever would not help.
     pub(super) fn back_off(&self, kind: Kind, meta: &ObjectMeta, error: &ReconcileError) -> Action {
         self.metrics.failed(kind, error.category());
-        let wait = self.backoffs.next(meta.uid.as_deref().unwrap_or_default());
+        let uid = meta.uid.as_deref().unwrap_or_default();
+        let wait = self.backoffs.next(uid);
+        self.faults.wait(uid, wait);
         if !matches!(error, ReconcileError::Step(step) if !step.is_fault()) {
             warn!(%kind, name = ?meta.name, %error, wait_ms = wait.as_millis(), "reconcile failed");
         }

@@ -4,6 +4,7 @@ mod backoff;
 mod cluster;
 mod connect;
 mod context;
+mod faults;
 mod run;
 mod topic;
 mod watches;

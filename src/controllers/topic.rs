@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use kube::Resource;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
+use kube::{Resource, ResourceExt};
 use rivven_fsm::topic::{Step, decide, malformed, step_failed};
 use rivven_fsm::{Decision, Kind};
 
@@ -37,18 +37,33 @@ pub(super) async fn reconcile(
     let sight = ctx.observer.topic(topic).await;
     let decision = decide(&sight.observation, ctx.now());
     let mut topic = topic.clone();
-    record(&ctx, &mut topic, &sight, &decision).await?;
+    let uid = topic.uid().unwrap_or_default();
+    let fault = ctx.faults.standing(&uid, &decision);
+    match &fault {
+        None => record(&ctx, &mut topic, &sight, &decision).await?,
+        Some(fault) => {
+            let failed = step_failed(&decision, &decision.steps[fault.step], &fault.error);
+            record(&ctx, &mut topic, &sight, &failed).await?;
+            if !fault.wait.is_zero() {
+                return Ok(Action::requeue(fault.wait));
+            }
+        }
+    }
     let topic = &mut topic;
-    for step in &decision.steps {
+    for (index, step) in decision.steps.iter().enumerate() {
         let outcome = ctx.executor.topic_step(topic, &sight, ctx.observer.brokers(), step).await;
         ctx.tell_step(KIND, topic, step.name(), &outcome).await;
         if let Err(error) = outcome {
             if error.is_fault() {
+                ctx.faults.note(&uid, &decision, index, error.to_string());
                 let failed = step_failed(&decision, step, &error.to_string());
                 record(&ctx, topic, &sight, &failed).await?;
             }
             return Err(error.into());
         }
+    }
+    if fault.is_some() {
+        record(&ctx, topic, &sight, &decision).await?;
     }
     Ok(ctx.next(KIND, topic.meta(), &decision, began))
 }

@@ -6,7 +6,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Map, Value};
 
 use super::StepError;
-use crate::observe::compare::{DESIRED_HASH, hash};
+use crate::observe::compare::{APART, DESIRED_HASH, hash};
 
 /// Field manager of every write.
 pub const MANAGER: &str = "rivven-operator";
@@ -64,7 +64,7 @@ fn stamped(desired: &Value) -> Value {
 fn merged(desired: &Value, live: &Value) -> Value {
     let mut object = stamped(desired);
     let none = Value::Null;
-    let live = live.get("metadata").unwrap_or(&none);
+    let (whole, live) = (live, live.get("metadata").unwrap_or(&none));
     for field in ["labels", "annotations"] {
         let mut all: Map<String, Value> = live
             .get(field)
@@ -78,6 +78,11 @@ fn merged(desired: &Value, live: &Value) -> Value {
             all.extend(ours.clone());
         }
         object["metadata"][field] = Value::Object(all);
+    }
+    if object["kind"] == "StatefulSet" {
+        for field in APART {
+            object["spec"][field] = whole["spec"][field].clone();
+        }
     }
     for field in ["uid", "resourceVersion", "finalizers"] {
         if let Some(value) = live.get(field) {

@@ -1,17 +1,19 @@
 //! The steps of a cluster.
 
+use chrono::SecondsFormat;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use kube::{Api, ResourceExt};
-use rivven_fsm::cluster::{Object, Step};
+use rivven_fsm::cluster::storage::quantity;
+use rivven_fsm::cluster::{Leadership, Object, Step, scale};
 use serde_json::{Value, json};
 
 use super::{Executor, StepError, apply};
 use crate::api::RivvenCluster;
-use crate::broker::{Brokers, Member};
+use crate::broker::{self, BrokerAddress, Brokers, Member, Token};
 use crate::names;
-use crate::observe::ClusterSight;
+use crate::observe::{ClusterSight, Halt, moves};
 
 /// Bytes of randomness in an admin token.
 const TOKEN_BYTES: usize = 32;
@@ -37,17 +39,70 @@ impl Executor {
                 let mut labels = json!(names::labels(&name));
                 labels[names::CLUSTER_UID] = json!(cluster.uid());
                 let patch = json!({ "metadata": { "uid": uid, "labels": labels } });
-                let api = Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), &namespace);
-                api.patch(claim, &PatchParams::default(), &Patch::Merge(patch)).await?;
+                self.merge::<PersistentVolumeClaim>(&namespace, claim, patch).await?;
                 Ok(format!("volume claim {claim} adopted"))
             }
             Step::Bootstrap { founder } => bootstrap(sight, brokers, *founder).await,
             Step::MarkFormed => {
                 let mark = json!({ names::FORMED: cluster.uid() });
                 let patch = json!({ "metadata": { "uid": cluster.uid(), "annotations": mark } });
-                let api = Api::<RivvenCluster>::namespaced(self.client.clone(), &namespace);
-                api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+                self.merge::<RivvenCluster>(&namespace, &name, patch).await?;
                 Ok("noted that the cluster was formed".to_owned())
+            }
+            Step::HaltRollout { broker, revision, reason, message } => {
+                self.halt(&namespace, &name, sight, (*broker, revision), &format!("{reason}: {message}")).await
+            }
+            Step::ExpandVolume { claim, uid, bytes } => {
+                let patch = json!({
+                    "metadata": { "uid": uid, "annotations": { names::ASKED: bytes.to_string() } },
+                    "spec": { "resources": { "requests": { "storage": quantity(*bytes) } } },
+                });
+                self.merge::<PersistentVolumeClaim>(&namespace, claim, patch).await?;
+                Ok(format!("{} asked for of volume claim {claim}", quantity(*bytes)))
+            }
+            Step::OrphanStatefulSet { uid } => {
+                let set = names::stateful_set(&name);
+                self.delete::<StatefulSet>(&namespace, &set, uid, Some(PropagationPolicy::Orphan)).await?;
+                Ok(format!("StatefulSet {set} taken away from around its brokers; it is made anew"))
+            }
+            Step::Scale { uid, replicas } => {
+                let set = names::stateful_set(&name);
+                // By the version that was looked at: a larger one that somebody just asked for is not lowered unseen.
+                let live = sight.live.get(&Object::StatefulSet).unwrap_or(&Value::Null);
+                let metadata = json!({ "uid": uid, "resourceVersion": live["metadata"]["resourceVersion"] });
+                let patch = json!({ "metadata": metadata, "spec": { "replicas": replicas } });
+                self.merge::<StatefulSet>(&namespace, &set, patch).await?;
+                Ok(format!("StatefulSet {set} scaled to {replicas}"))
+            }
+            Step::DeletePod { ordinal, uid } => {
+                let pod = names::pod(&name, *ordinal);
+                self.delete::<Pod>(&namespace, &pod, uid, None).await?;
+                Ok(format!("pod {pod}, which no StatefulSet keeps, is stopped"))
+            }
+            Step::NoteMoves { moves } => {
+                let note = if moves.is_empty() { Value::Null } else { json!(moves::text(moves)) };
+                // With the version: a note that was made from a view of the past must not replace a later one.
+                let version = cluster.resource_version();
+                let metadata =
+                    json!({ "uid": cluster.uid(), "resourceVersion": version, "annotations": { names::MOVES: note } });
+                self.merge::<RivvenCluster>(&namespace, &name, json!({ "metadata": metadata })).await?;
+                Ok(format!("noted that {} replicas are on the move", moves.len()))
+            }
+            Step::NoteEmpty { claim, uid, since } => {
+                let since = since.map(|since| since.to_rfc3339_opts(SecondsFormat::Millis, true));
+                let patch = json!({ "metadata": { "uid": uid, "annotations": { names::EMPTY_SINCE: since } } });
+                self.merge::<PersistentVolumeClaim>(&namespace, claim, patch).await?;
+                Ok(format!("noted on volume claim {claim} whether its broker is empty"))
+            }
+            Step::AddLearner { .. }
+            | Step::ChangeVoters { .. }
+            | Step::TransferController { .. }
+            | Step::ElectLeaders { .. }
+            | Step::Reassign { .. } => {
+                let outcome = at_leader(&name, sight, brokers, step).await;
+                // What was said before the call says nothing any more, whether it took effect or its reply was lost.
+                brokers.ask_anew(sight.members.iter().map(|(_, address)| address)).await;
+                outcome
             }
             Step::RestartPod { ordinal, uid } => {
                 let pod = names::pod(&name, *ordinal);
@@ -56,23 +111,77 @@ impl Executor {
             }
             Step::DeleteStatefulSet { uid } => {
                 // Foreground: the set stays until its pods are gone, so "the set is gone" means that the brokers stopped.
-                let params = DeleteParams {
-                    preconditions: Some(only(uid)),
-                    propagation_policy: Some(PropagationPolicy::Foreground),
-                    ..DeleteParams::default()
-                };
                 let set = names::stateful_set(&name);
-                Api::<StatefulSet>::namespaced(self.client.clone(), &namespace).delete(&set, &params).await?;
+                self.delete::<StatefulSet>(&namespace, &set, uid, Some(PropagationPolicy::Foreground)).await?;
                 Ok(format!("StatefulSet {set} deleted; its brokers stop first"))
             }
             Step::DeleteVolume { claim, uid } => {
-                let params = DeleteParams { preconditions: Some(only(uid)), ..DeleteParams::default() };
-                Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), &namespace)
-                    .delete(claim, &params)
-                    .await?;
+                self.delete::<PersistentVolumeClaim>(&namespace, claim, uid, None).await?;
                 Ok(format!("volume claim {claim} deleted"))
             }
         }
+    }
+
+    /// Notes on the StatefulSet that the rollout of its template was halted.
+    async fn halt(
+        &self,
+        namespace: &str,
+        cluster: &str,
+        sight: &ClusterSight,
+        (broker, revision): (u32, &str),
+        why: &str,
+    ) -> Result<String, StepError> {
+        let halt = Halt {
+            template: sight.template.clone(),
+            revision: revision.to_owned(),
+            broker,
+            message: format!(
+                "the rollout was halted, and the last spec that every broker ran well on is in force: {why}"
+            ),
+        };
+        let live = sight.live.get(&Object::StatefulSet).unwrap_or(&Value::Null);
+        // By the version that was looked at: the template must still be the one that is said to be broken.
+        let metadata = json!({
+            "uid": live["metadata"]["uid"],
+            "resourceVersion": live["metadata"]["resourceVersion"],
+            "annotations": { names::HALTED: json!(halt).to_string() },
+        });
+        let patch = json!({ "metadata": metadata });
+        self.merge::<StatefulSet>(namespace, &names::stateful_set(cluster), patch).await?;
+        Ok(halt.message)
+    }
+
+    /// Merges a patch into an object; preconditions stand in its metadata.
+    async fn merge<K>(&self, namespace: &str, name: &str, patch: Value) -> Result<(), StepError>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + serde::de::DeserializeOwned
+            + std::fmt::Debug,
+    {
+        let api = Api::<K>::namespaced(self.client.clone(), namespace);
+        api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        Ok(())
+    }
+
+    /// Deletes this very object and no other of its name.
+    async fn delete<K>(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        propagation_policy: Option<PropagationPolicy>,
+    ) -> Result<(), StepError>
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + serde::de::DeserializeOwned
+            + std::fmt::Debug,
+    {
+        let preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+        let params = DeleteParams { preconditions, propagation_policy, ..DeleteParams::default() };
+        Api::<K>::namespaced(self.client.clone(), namespace).delete(name, &params).await?;
+        Ok(())
     }
 
     /// Evicts a pod: the API server counts it against the disruption budget, so that a drain and the operator never
@@ -143,13 +252,66 @@ async fn bootstrap(sight: &ClusterSight, brokers: &Brokers, founder: u32) -> Res
     let (Some((_, address)), Some(token)) = (sight.members.get(founder as usize), &sight.token) else {
         return Err(StepError::Internal("a bootstrap was decided without a broker or its token".to_owned()));
     };
-    let members: Vec<Member> = sight.members.iter().map(|(member, _)| member.clone()).collect();
+    let wanted = sight.members.iter().take(sight.observation.replicas as usize);
+    let members: Vec<Member> = wanted.map(|(member, _)| member.clone()).collect();
     brokers.bootstrap(address, token, &members).await?;
     Ok(format!("{} was told of {} members", address.pod, members.len()))
 }
 
-fn only(uid: &str) -> Preconditions {
-    Preconditions { uid: Some(uid.to_owned()), resource_version: None }
+/// A change of the members or of the replicas: the controller's leader takes it. That another leads by now shows in its
+/// refusal; the next look sees it.
+async fn at_leader(cluster: &str, sight: &ClusterSight, brokers: &Brokers, step: &Step) -> Result<String, StepError> {
+    let member = |ordinal: u32| sight.members.get(ordinal as usize);
+    let (Some((_, leader)), Some(token)) = (scale::leader(&sight.observation).and_then(member), &sight.token) else {
+        return Err(StepError::Moved("no broker leads the controller".to_owned()));
+    };
+    let nodes = |ordinals: &[u32]| -> Vec<String> { ordinals.iter().map(|o| names::pod(cluster, *o)).collect() };
+    let (outcome, note) = match step {
+        Step::AddLearner { ordinal } => {
+            let Some((joins, _)) = member(*ordinal) else {
+                return Err(StepError::Internal(format!("broker {ordinal} was not looked at")));
+            };
+            (brokers.add_learner(leader, token, joins).await, format!("{} learns what the others know", joins.node_id))
+        }
+        Step::ChangeVoters { voters } => {
+            let voters = nodes(voters);
+            (brokers.change_voters(leader, token, &voters).await, format!("the voters are {}", voters.join(", ")))
+        }
+        Step::TransferController { to } => {
+            let to = names::pod(cluster, *to);
+            (brokers.transfer_controller(leader, token, &to).await, format!("{} hands over to {to}", leader.pod))
+        }
+        Step::ElectLeaders { leaders } => {
+            let outcome = elect_leaders(brokers, leader, token, cluster, leaders).await;
+            (outcome, format!("{} partitions were given other leaders", leaders.len()))
+        }
+        Step::Reassign { topic, partition, replicas } => {
+            let replicas = nodes(replicas);
+            let note = format!("{topic}/{partition} is on {}", replicas.join(", "));
+            (brokers.reassign(leader, token, (topic, *partition), &replicas).await, note)
+        }
+        other => return Err(StepError::Internal(format!("{} is no step for a leader", other.name()))),
+    };
+    match outcome {
+        Ok(()) => Ok(note),
+        // A broker that has much to learn takes its time: the next look sees how far it is, and nothing is called twice.
+        Err(broker::Error::Timeout(limit)) => Ok(format!("{note}; not answered within {limit:?}")),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn elect_leaders(
+    brokers: &Brokers,
+    leader: &BrokerAddress,
+    token: &Token,
+    cluster: &str,
+    leaders: &[Leadership],
+) -> Result<(), broker::Error> {
+    for leadership in leaders {
+        let partition = (leadership.topic.as_ref(), leadership.partition);
+        brokers.elect_leader(leader, token, partition, &names::pod(cluster, leadership.to)).await?;
+    }
+    Ok(())
 }
 
 /// A new token for the admin API of the brokers.

@@ -19,7 +19,7 @@ pub enum StepError {
     Kubernetes(Box<kube::Error>),
     /// The broker refused or did not answer.
     #[error(transparent)]
-    Broker(#[from] crate::broker::Error),
+    Broker(crate::broker::Error),
     /// A defect of the operator.
     #[error("{0}")]
     Internal(String),
@@ -30,8 +30,18 @@ impl From<kube::Error> for StepError {
         match &error {
             kube::Error::Api(status) if status.code == 409 => Self::Moved(in_words(&error)),
             kube::Error::Api(status) if status.code == 429 => Self::Held(in_words(&error)),
+            // Told as an internal error; it is a budget beside the operator's own.
+            kube::Error::Api(status) if status.message.contains("more than one PodDisruptionBudget") => {
+                Self::Held(in_words(&error))
+            }
             _ => Self::Kubernetes(Box::new(error)),
         }
+    }
+}
+
+impl From<crate::broker::Error> for StepError {
+    fn from(error: crate::broker::Error) -> Self {
+        if error.is_not_leader() { Self::Moved(error.to_string()) } else { Self::Broker(error) }
     }
 }
 
@@ -52,6 +62,11 @@ impl StepError {
             Self::Broker(error) => error.category(),
             Self::Internal(_) => "internal",
         }
+    }
+
+    /// Whether the API server understood the request and will not do it: a rule, a quota, a missing right.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Kubernetes(error) if matches!(error.as_ref(), kube::Error::Api(s) if matches!(s.code, 403 | 422)))
     }
 
     /// Whether it is a fault that a person should see, and not a race that the next look settles.

@@ -4,16 +4,17 @@ use std::collections::BTreeSet;
 
 use kube::ResourceExt;
 use rivven_fsm::cluster::diagnosis::{Health, diagnose};
+use rivven_fsm::cluster::storage::quantity;
 use rivven_fsm::cluster::{self, Answer, Broker};
 use rivven_fsm::topic::{Cluster, Seen};
-use rivven_fsm::{Decision, connect, topic};
+use rivven_fsm::{Decision, Reason, connect, topic};
 
 use chrono::{DateTime, Utc};
 
 use super::status::{conditions, kubernetes_time};
 use crate::api::{
-    BlockedBy, BrokerStatus, RivvenCluster, RivvenClusterStatus, RivvenConnect, RivvenConnectStatus, RivvenTopic,
-    RivvenTopicStatus, VolumeStatus,
+    BlockedBy, BrokerStatus, PlannedStep, RivvenCluster, RivvenClusterStatus, RivvenConnect, RivvenConnectStatus,
+    RivvenTopic, RivvenTopicStatus, VolumeStatus,
 };
 use crate::names;
 
@@ -26,7 +27,9 @@ pub fn cluster(
 ) -> RivvenClusterStatus {
     let before = object.status.as_ref();
     let name = object.name_any();
-    let brokers: Vec<BrokerStatus> = seen.brokers.iter().map(|b| broker(&name, b, now)).collect();
+    let is_wanted = |b: &Broker| b.ordinal < seen.replicas;
+    let brokers: Vec<BrokerStatus> =
+        seen.brokers.iter().map(|b| broker(&name, b, is_wanted(b), decision, now)).collect();
     let is_wanted = |b: &&BrokerStatus| b.ordinal < seen.replicas;
     let ready = brokers.iter().filter(is_wanted).filter(|b| b.ready).count();
     let versions: BTreeSet<&str> = brokers.iter().filter_map(|b| b.version.as_deref()).collect();
@@ -56,12 +59,25 @@ pub fn cluster(
         ),
         brokers: brokers.into_iter().filter(|b| exists || b.volume.is_some()).collect(),
         blocked_by: decision.blocked_by.iter().map(BlockedBy::from).collect(),
+        plan: decision.plan.iter().map(|p| PlannedStep { step: p.step.to_owned(), on: p.on.clone() }).collect(),
     }
 }
 
-fn broker(cluster: &str, broker: &Broker, now: DateTime<Utc>) -> BrokerStatus {
+fn broker(
+    cluster: &str,
+    broker: &Broker,
+    is_wanted: bool,
+    decision: &Decision<cluster::Step>,
+    now: DateTime<Utc>,
+) -> BrokerStatus {
+    let ordinal = broker.ordinal.to_string();
+    let blocked_by = decision.blocked_by.iter().filter(|blocked| blocked.on.as_ref() == Some(&ordinal));
     let health = diagnose(broker, now);
     let (reason, message) = match &health {
+        _ if !is_wanted => {
+            let does = if broker.pod.is_some() { "is leaving" } else { "has left; its volume stays" };
+            (Some(Reason::ScalingIn.as_str().to_owned()), Some(format!("broker {} {does}", broker.ordinal)))
+        }
         Health::Well => (None, None),
         Health::Coming(reason, message) | Health::Trouble(reason, message) => {
             (Some(reason.as_str().to_owned()), Some(message.clone()))
@@ -82,19 +98,13 @@ fn broker(cluster: &str, broker: &Broker, now: DateTime<Utc>) -> BrokerStatus {
         restarts: broker.pod.as_ref().map_or(0, |pod| pod.restarts),
         reason,
         message,
+        blocked_by: blocked_by.map(BlockedBy::from).collect(),
         volume: broker.claim.as_ref().map(|claim| VolumeStatus {
             claim: claim.name.clone(),
             bound: claim.bound,
             capacity: claim.capacity.map(quantity),
         }),
     }
-}
-
-/// Bytes as a quantity in the largest binary unit that keeps them exact.
-fn quantity(bytes: u64) -> String {
-    const UNITS: [(u32, &str); 6] = [(6, "Ei"), (5, "Pi"), (4, "Ti"), (3, "Gi"), (2, "Mi"), (1, "Ki")];
-    let exact = UNITS.iter().find(|(power, _)| bytes > 0 && bytes.is_multiple_of(1024_u64.pow(*power)));
-    exact.map_or_else(|| bytes.to_string(), |(power, unit)| format!("{}{unit}", bytes / 1024_u64.pow(*power)))
 }
 
 /// The status of a topic.
@@ -160,18 +170,5 @@ pub fn connect(object: &RivvenConnect, decision: &Decision<connect::Step>, now: 
         ),
         blocked_by: decision.blocked_by.iter().map(BlockedBy::from).collect(),
         ..RivvenConnectStatus::default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quantity;
-
-    #[test]
-    fn capacities_are_written_in_the_largest_exact_unit() {
-        assert_eq!(quantity(10 << 30), "10Gi");
-        assert_eq!(quantity(1536 << 20), "1536Mi");
-        assert_eq!(quantity(1_000_000_000), "1000000000");
-        assert_eq!(quantity(0), "0");
     }
 }

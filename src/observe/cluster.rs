@@ -1,16 +1,20 @@
 //! A cluster, as it was seen.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures::future::join_all;
 use kube::ResourceExt;
 use rivven_fsm::cluster as fsm;
 use rivven_fsm::cluster::{Object, Presence};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{ObserveError, Observer, live, pod};
+use super::history::{self, History};
+use super::{ObserveError, Observer, live, moves, pod};
+use crate::api::quantity::bytes;
 use crate::api::{ReclaimPolicy, RivvenCluster, RivvenClusterSpec};
-use crate::broker::{self, BrokerAddress, Inquiry, Member, Token, capabilities_of};
+use crate::broker::{self, BrokerAddress, Freshness, Inquiry, Member, Token, capabilities_of};
 use crate::{names, render};
 
 /// What was seen of a cluster, and what the steps that may follow need.
@@ -21,84 +25,101 @@ pub struct ClusterSight {
     pub desired: BTreeMap<Object, Value>,
     /// The live objects that the desired ones were held against, with their `resourceVersion`.
     pub live: BTreeMap<Object, Value>,
-    /// The brokers that should be there, as members of one cluster, and where they are.
+    /// The brokers by ordinal, those that should be there and those that are, as members of one cluster, and where they
+    /// are.
     pub members: Vec<(Member, BrokerAddress)>,
     /// The token of their admin API.
     pub token: Option<Token>,
+    /// The hash of the pod template that the spec asks for.
+    pub template: String,
 }
 
 impl Observer {
     /// Looks at a cluster.
-    pub async fn cluster(&self, cluster: &RivvenCluster) -> Result<ClusterSight, ObserveError> {
+    pub async fn cluster(&self, cluster: &RivvenCluster, now: DateTime<Utc>) -> Result<ClusterSight, ObserveError> {
         let name = cluster.name_any();
         let namespace = cluster.namespace().unwrap_or_default();
         let uid = cluster.uid().unwrap_or_default();
         let finalizer = cluster.finalizers().iter().any(|f| f == names::FINALIZER);
-        let deletion = cluster.metadata.deletion_timestamp.as_ref().map(|at| fsm::Deletion {
-            requested_at: pod::time(at),
-            reclaim: match cluster.spec.storage.reclaim_policy {
-                ReclaimPolicy::Retain => fsm::ReclaimPolicy::Retain,
-                ReclaimPolicy::Delete => fsm::ReclaimPolicy::Delete,
-            },
-        });
+        let deletion = deletion(cluster);
 
         // Before the finalizer is on, nothing was ever created, so there is nothing to ask the API server for.
         let set = if finalizer { self.live(&namespace, &name, Object::StatefulSet).await? } else { None };
         let ours = set
             .as_ref()
             .filter(|set| !matches!(live::presence(&Value::Null, Some(set), &uid), Presence::Foreign { .. }));
-        let accepted = ours.and_then(accepted_spec);
+        let history = ours.map_or_else(|| self.outlived(&namespace, &name, &uid), History::of);
         let override_ = cluster.annotations().get(broker::capabilities::ANNOTATION).map(String::as_str);
-
-        let (admission, in_force, capabilities) = self.admit(cluster, &namespace, accepted, override_).await;
-        let mut desired = BTreeMap::new();
-        let mut live = BTreeMap::new();
-        let mut objects = Vec::new();
-        let mut token = None;
-        if let (Some(spec), None) = (&in_force, deletion) {
-            let input = render::Input {
-                name: &name,
-                namespace: &namespace,
-                uid: &uid,
-                spec,
-                capabilities,
-                domain: &self.domain,
-            };
-            desired = render::cluster(&input);
-            let unreadable;
-            (live, unreadable) = self.live_objects(&namespace, &name, set.as_ref()).await;
-            for (object, wanted) in &desired {
-                let presence = match (object, unreadable.get(object)) {
-                    (Object::AuthSecret, _) => {
-                        let (presence, found) = self.auth_secret(&namespace, &name, &uid).await;
-                        token = found;
-                        presence
-                    }
-                    (_, Some(why)) => Presence::Unknown { why: why.clone() },
-                    _ => live::presence(wanted, live.get(object), &uid),
-                };
-                objects.push((*object, presence));
-            }
-        }
-
-        let replicas = in_force.as_ref().map_or(cluster.spec.replicas, |spec| spec.replicas);
-        let stateful_set = ours.map(stateful_set);
-        let place = Place { namespace: &namespace, cluster: &name, uid: &uid };
+        // What runs is looked at as what it was accepted as; whether a change can be carried out depends on it.
+        let running = history.accepted.as_ref().unwrap_or(&cluster.spec);
+        let able = capabilities_of(&running.version, running.replicas, override_)
+            .unwrap_or_else(|_| broker::capabilities(&running.version));
+        let serves = deletion.is_none() && history.accepted.is_some();
+        let mut secret = if serves { Some(self.auth_secret(&namespace, &name, &uid).await) } else { None };
+        let token = secret.as_ref().and_then(|(_, token)| token.as_ref());
+        let mut stateful_set = ours.map(stateful_set);
+        let (moves, freshness) = in_motion(cluster, running, stateful_set.as_ref());
+        let place = Place { namespace: &namespace, cluster: &name, uid: &uid, freshness };
         let wanted = stateful_set.as_ref().and_then(|set| set.update_revision.as_deref());
-        let mut brokers = self.brokers_of(&place, replicas, wanted, capabilities, token.as_ref()).await;
-        if finalizer && in_force.is_some() && deletion.is_none() && ours.is_none() {
-            // A StatefulSet takes any claim of the needed name, so each is looked for before there is one.
-            for broker in brokers.iter_mut().filter(|broker| broker.ordinal < replicas && broker.claim.is_none()) {
-                broker.claim = self.unwatched_claim(&namespace, &names::claim(&name, broker.ordinal), &uid).await?;
-            }
-        }
-        let capabilities = as_reported(capabilities, in_force.as_ref(), &brokers);
-        let partitions = if capabilities.partition_metadata {
-            self.partitions_of(&place, wanted, &brokers).await
-        } else {
-            fsm::Partitions::Unreplicated
+        let mut brokers = self.brokers_of(&place, running.replicas, wanted, able, token).await;
+        let replicates = as_reported(able, running, &brokers).partition_metadata;
+        let partitions = self.partitions_of(&place, wanted, &brokers, replicates).await;
+        let formed = cluster.annotations().get(names::FORMED) == Some(&uid);
+
+        let input = render::Input {
+            name: &name,
+            namespace: &namespace,
+            uid: &uid,
+            spec: &cluster.spec,
+            capabilities: able,
+            domain: &self.domain,
+            restarted_at: cluster.annotations().get(names::RESTARTED_AT).map(String::as_str),
         };
+        let template_of = |spec: &RivvenClusterSpec| history::template(&input, spec, override_);
+        let template = template_of(&cluster.spec);
+        if let (Some(set), Some(proven)) = (&mut stateful_set, &history.proven) {
+            set.proven = template_of(proven) != template_of(running);
+        }
+        let halt = history.standing_halt(&template, &brokers);
+        let claims = brokers.iter().filter_map(|broker| broker.claim.as_ref());
+        let state = Running {
+            able: history.accepted.is_some().then_some(able),
+            // In a halted rollout the last proven spec is in force.
+            accepted: if halt.is_some() { history.proven.clone() } else { history.accepted.clone() },
+            halted: halt.map(|halt| halt.message.clone()),
+            partitions: if formed { partitions.clone() } else { before_formation(&brokers, &partitions) },
+            moves: moves.clone(),
+            provisioned_bytes: claims.filter(|claim| claim.ours).filter_map(|claim| claim.capacity).max(),
+        };
+        let (admission, in_force, capabilities) = self.admit(cluster, &namespace, state, override_).await;
+        let replicas = in_force.as_ref().map_or(cluster.spec.replicas, |spec| spec.replicas);
+        let (mut desired, mut live, mut objects) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        if let (Some(spec), None) = (&in_force, deletion) {
+            desired = render::cluster(&render::Input { spec, capabilities, ..input });
+            let proven = history.proven_then(spec, stateful_set.as_ref(), &brokers);
+            for object in [Object::ConfigMap, Object::StatefulSet] {
+                if let Some(object) = desired.get_mut(&object) {
+                    history::carry(object, spec, proven, halt);
+                }
+            }
+            cover(desired.get_mut(&Object::StatefulSet), &brokers, spec.replicas);
+            (live, objects) = self.objects(&place, &desired, set.as_ref(), &mut secret).await;
+        }
+        let token = secret.and_then(|(_, token)| token);
+
+        let storage_bytes = bytes(&in_force.as_ref().unwrap_or(&cluster.spec).storage.size).unwrap_or(0);
+        make_up(&mut brokers, replicas);
+        self.note_refusals(&mut brokers, storage_bytes);
+        if finalizer && in_force.is_some() && deletion.is_none() {
+            let there = stateful_set.as_ref().map_or(0, |set| set.replicas);
+            self.unwatched_claims(&place, &mut brokers, there..replicas).await?;
+        }
+        let capabilities = in_force.as_ref().map_or(capabilities, |spec| as_reported(capabilities, spec, &brokers));
+        let spec = in_force.as_ref().unwrap_or(&cluster.spec);
         let observation = fsm::Observation {
+            seen_at: now,
+            windows: spec.windows(),
+            min_ready: Duration::from_secs(spec.min_ready_seconds.into()),
             recorded: cluster.status.as_ref().and_then(|status| status.phase).map(Into::into),
             deletion,
             finalizer,
@@ -108,14 +129,39 @@ impl Observer {
             objects,
             stateful_set,
             brokers,
-            formed: cluster.annotations().get(names::FORMED) == Some(&uid),
+            formed,
             partitions,
+            moves,
             replicas,
+            rebalance: spec.rebalance,
+            scale_in: policy(spec.storage.scale_in_policy),
+            storage_bytes,
             capabilities,
             dependents: if deletion.is_some() { self.dependents(&namespace, &name) } else { Vec::new() },
         };
-        let members = (0..replicas).map(|ordinal| self.member(&namespace, &name, ordinal)).collect();
-        Ok(ClusterSight { observation, desired, live, members, token })
+        let members = self.members(&place, &observation.brokers);
+        Ok(ClusterSight { observation, desired, live, members, token, template })
+    }
+
+    /// A StatefulSet takes any claim of the needed name, so each is looked for before there is a pod for it.
+    async fn unwatched_claims(
+        &self,
+        place: &Place<'_>,
+        brokers: &mut [fsm::Broker],
+        ordinals: std::ops::Range<u32>,
+    ) -> Result<(), ObserveError> {
+        let comes = |broker: &&mut fsm::Broker| ordinals.contains(&broker.ordinal) && broker.claim.is_none();
+        for broker in brokers.iter_mut().filter(comes) {
+            let name = names::claim(place.cluster, broker.ordinal);
+            broker.claim = self.unwatched_claim(place.namespace, &name, place.uid).await?;
+        }
+        Ok(())
+    }
+
+    /// Every broker that should be there or is, by ordinal, as a member.
+    fn members(&self, place: &Place<'_>, brokers: &[fsm::Broker]) -> Vec<(Member, BrokerAddress)> {
+        let end = brokers.iter().map(|broker| broker.ordinal + 1).max().unwrap_or(0);
+        (0..end).map(|ordinal| self.member(place.namespace, place.cluster, ordinal)).collect()
     }
 
     /// The verdict on the spec, the spec in force, and what its broker version can do.
@@ -123,7 +169,7 @@ impl Observer {
         &self,
         cluster: &RivvenCluster,
         namespace: &str,
-        accepted: Option<RivvenClusterSpec>,
+        running: Running,
         override_: Option<&str>,
     ) -> (fsm::Admission, Option<RivvenClusterSpec>, fsm::Capabilities) {
         let name = cluster.name_any();
@@ -142,14 +188,20 @@ impl Observer {
         }
         let candidate = fsm::Candidate {
             wish,
-            accepted: accepted.as_ref().map(|spec| spec.wish(&name)),
+            accepted: running.accepted.as_ref().map(|spec| spec.wish(&name)),
             capabilities,
             prerequisites,
+            clusters: running.able.unwrap_or(capabilities).clustering,
+            partitions: running.partitions,
+            moves: running.moves,
+            provisioned_bytes: running.provisioned_bytes,
+            halted: running.halted,
+            forced_version: cluster.annotations().get(names::FORCE_VERSION).cloned(),
         };
         let admission = fsm::admit(&candidate);
         let in_force = match &admission {
             fsm::Admission::Accepted => Some(cluster.spec.clone()),
-            fsm::Admission::Kept(_) => accepted,
+            fsm::Admission::Kept(_) => running.accepted,
             fsm::Admission::Refused(_) => None,
         };
         let capabilities = match &in_force {
@@ -158,6 +210,54 @@ impl Observer {
             None => capabilities,
         };
         (admission, in_force, capabilities)
+    }
+
+    fn note_refusals(&self, brokers: &mut [fsm::Broker], storage_bytes: u64) {
+        for claim in brokers.iter_mut().filter_map(|broker| broker.claim.as_mut()) {
+            claim.refused = self.refusals.of(&claim.uid, fsm::storage::wanted(claim, storage_bytes));
+        }
+        for pod in brokers.iter_mut().filter_map(|broker| broker.pod.as_mut()) {
+            pod.held = self.refusals.held(&pod.uid);
+        }
+    }
+
+    /// What the StatefulSet carried, while it is being replaced: the ConfigMap carries it too. Where no volume is the
+    /// cluster's, nothing ever ran, and nothing is in force.
+    fn outlived(&self, namespace: &str, cluster: &str, uid: &str) -> History {
+        let claims = self.caches.claims.select(namespace, |claim| pod::claim(claim, uid).ours);
+        let map = self.cached(namespace, cluster, Object::ConfigMap).ok().flatten();
+        let map = map.filter(|map| !matches!(live::presence(&Value::Null, Some(map), uid), Presence::Foreign { .. }));
+        match map {
+            Some(map) if !claims.is_empty() => History::of(&map),
+            _ => History::default(),
+        }
+    }
+
+    /// The live objects, held against what is wanted of them. `secret`: the one with the token, if it was looked at.
+    async fn objects(
+        &self,
+        place: &Place<'_>,
+        desired: &BTreeMap<Object, Value>,
+        set: Option<&Value>,
+        secret: &mut Option<(Presence, Option<Token>)>,
+    ) -> (BTreeMap<Object, Value>, Vec<(Object, Presence)>) {
+        let Place { namespace, cluster, uid, .. } = *place;
+        let (live, unreadable) = self.live_objects(namespace, cluster, set).await;
+        let mut objects = Vec::new();
+        for (object, wanted) in desired {
+            let presence = match (object, unreadable.get(object)) {
+                (Object::AuthSecret, _) => {
+                    if secret.is_none() {
+                        *secret = Some(self.auth_secret(namespace, cluster, uid).await);
+                    }
+                    secret.as_ref().map_or(Presence::Missing, |(presence, _)| presence.clone())
+                }
+                (_, Some(why)) => Presence::Unknown { why: why.clone() },
+                _ => live::presence(wanted, live.get(object), uid),
+            };
+            objects.push((*object, presence));
+        }
+        (live, objects)
     }
 
     /// The live objects, and why those are unknown that could not be read.
@@ -193,7 +293,7 @@ impl Observer {
         capabilities: fsm::Capabilities,
         token: Option<&Token>,
     ) -> Vec<fsm::Broker> {
-        let Place { namespace, cluster, uid } = *place;
+        let Place { namespace, cluster, uid, .. } = *place;
         let is_ours =
             |labels: &BTreeMap<String, String>| labels.get(names::CLUSTER).map(String::as_str) == Some(cluster);
         let pods = self.caches.pods.select(namespace, |pod| is_ours(pod.labels()));
@@ -219,24 +319,25 @@ impl Observer {
         if capabilities.clustering && token.is_none() {
             return brokers;
         }
-        let settled = (0..replicas).all(|ordinal| {
+        let all_well = (0..replicas).all(|ordinal| {
             let pod = brokers.iter().find(|broker| broker.ordinal == ordinal).and_then(|broker| broker.pod.as_ref());
             pod.is_some_and(|pod| pod.is_up() && Some(pod.revision.as_str()) == wanted)
         });
-        self.ask(place, &mut brokers, settled, token).await;
+        let freshness = if all_well { place.freshness.min(Freshness::Recent) } else { Freshness::Recent };
+        self.ask(place, &mut brokers, freshness, token).await;
         // Pods that are all well do not make answers of different times one picture: then all are asked anew.
-        if settled && token.is_some() && !agree(&brokers) {
-            self.ask(place, &mut brokers, false, token).await;
+        if freshness == Freshness::Settled && token.is_some() && !agree(&brokers) {
+            self.ask(place, &mut brokers, Freshness::Recent, token).await;
         }
         brokers
     }
 
     /// Asks every broker that can answer. One that is to become a member is asked before its pod is ready, for it is
     /// not ready before it is a member.
-    async fn ask(&self, place: &Place<'_>, brokers: &mut [fsm::Broker], settled: bool, token: Option<&Token>) {
+    async fn ask(&self, place: &Place<'_>, brokers: &mut [fsm::Broker], freshness: Freshness, token: Option<&Token>) {
         let Place { namespace, cluster, .. } = *place;
         let member = |url: &str| names::ordinal_at(cluster, namespace, url, &self.domain);
-        let inquiry = Inquiry { settled, token, member: &member };
+        let inquiry = Inquiry { freshness, token, member: &member };
         let inquiry = &inquiry;
         let answers = brokers.iter().map(|broker| async move {
             let pod = self.caches.pods.get(namespace, &names::pod(cluster, broker.ordinal));
@@ -255,7 +356,16 @@ impl Observer {
     }
 
     /// What the brokers' metadata says of the partitions: the controller's leader is asked, or else any that answers.
-    async fn partitions_of(&self, place: &Place<'_>, wanted: Option<&str>, brokers: &[fsm::Broker]) -> fsm::Partitions {
+    async fn partitions_of(
+        &self,
+        place: &Place<'_>,
+        wanted: Option<&str>,
+        brokers: &[fsm::Broker],
+        replicates: bool,
+    ) -> fsm::Partitions {
+        if !replicates {
+            return fsm::Partitions::Unreplicated;
+        }
         let Place { namespace, cluster, .. } = *place;
         let answers = |broker: &&fsm::Broker| matches!(broker.answer, fsm::Answer::Said { healthy: true, .. });
         let leads = |broker: &&fsm::Broker| matches!(broker.answer, fsm::Answer::Said { leader: true, .. });
@@ -264,12 +374,13 @@ impl Observer {
         let (Some(asked), Some(incarnation)) = (asked, pod.as_deref().and_then(pod::incarnation)) else {
             return fsm::Partitions::Unknown { why: "no broker answers".to_owned() };
         };
-        let settled = brokers.iter().all(|broker| {
+        let all_well = brokers.iter().filter(|broker| broker.pod.is_some()).all(|broker| {
             let as_wanted = |pod: &fsm::Pod| pod.is_up() && Some(pod.revision.as_str()) == wanted;
             answers(&broker) && broker.pod.as_ref().is_some_and(as_wanted)
         });
+        let freshness = if all_well { place.freshness } else { place.freshness.max(Freshness::Recent) };
         let ordinal = |node: &str| names::ordinal(cluster, node);
-        self.brokers.partitions(&self.address(namespace, cluster, asked.ordinal), incarnation, settled, ordinal).await
+        self.brokers.partitions(&self.address(namespace, cluster, asked.ordinal), incarnation, freshness, ordinal).await
     }
 
     fn member(&self, namespace: &str, cluster: &str, ordinal: u32) -> (Member, BrokerAddress) {
@@ -316,21 +427,94 @@ impl Observer {
     }
 }
 
+/// The replicas that are noted to be on the move, and how old the brokers' answers may be while this number of brokers is
+/// wanted.
+fn in_motion(
+    cluster: &RivvenCluster,
+    running: &RivvenClusterSpec,
+    set: Option<&fsm::StatefulSet>,
+) -> (Vec<fsm::Move>, Freshness) {
+    let moves = cluster.annotations().get(names::MOVES).map(|note| moves::parse(note)).unwrap_or_default();
+    let wanted = cluster.spec.replicas;
+    let counts = running.replicas != wanted || set.is_some_and(|set| set.replicas != running.replicas);
+    let freshness = match (wanted < running.replicas, counts || !moves.is_empty()) {
+        // Whether fewer are possible is decided once: a topic made a moment ago must be seen.
+        (true, _) => Freshness::Now,
+        (false, true) => Freshness::Recent,
+        (false, false) => Freshness::Settled,
+    };
+    (moves, freshness)
+}
+
+fn deletion(cluster: &RivvenCluster) -> Option<fsm::Deletion> {
+    let requested_at = pod::time(cluster.metadata.deletion_timestamp.as_ref()?);
+    Some(fsm::Deletion { requested_at, reclaim: policy(cluster.spec.storage.reclaim_policy) })
+}
+
+const fn policy(policy: ReclaimPolicy) -> fsm::ReclaimPolicy {
+    match policy {
+        ReclaimPolicy::Retain => fsm::ReclaimPolicy::Retain,
+        ReclaimPolicy::Delete => fsm::ReclaimPolicy::Delete,
+    }
+}
+
+/// What brokers hold that are not known to be a cluster yet: nothing, as long as the first one, which is told before all
+/// others, knows of none. Then also a number of brokers that cannot be reached may be taken back.
+fn before_formation(brokers: &[fsm::Broker], partitions: &fsm::Partitions) -> fsm::Partitions {
+    let first = brokers.iter().find(|broker| broker.ordinal == fsm::formation::FOUNDER);
+    match first.map(|broker| &broker.answer) {
+        Some(fsm::Answer::Said { membership: fsm::Membership::Unknown, .. }) => {
+            fsm::Partitions::Known(std::sync::Arc::new([]))
+        }
+        _ => partitions.clone(),
+    }
+}
+
+/// A StatefulSet that is made anew is made around all brokers that run.
+fn cover(set: Option<&mut Value>, brokers: &[fsm::Broker], replicas: u32) {
+    let pods = brokers.iter().filter(|broker| broker.pod.is_some()).map(|broker| broker.ordinal + 1);
+    if let Some(set) = set {
+        set["spec"]["replicas"] = json!(pods.max().unwrap_or(0).max(replicas));
+    }
+}
+
+/// Every broker that should be there, and every one of which something is.
+fn make_up(brokers: &mut Vec<fsm::Broker>, replicas: u32) {
+    brokers.retain(|broker| broker.ordinal < replicas || broker.pod.is_some() || broker.claim.is_some());
+    let missing: Vec<u32> =
+        (0..replicas).filter(|ordinal| brokers.iter().all(|broker| broker.ordinal != *ordinal)).collect();
+    brokers.extend(missing.into_iter().map(fsm::Broker::unseen));
+    brokers.sort_by_key(|broker| broker.ordinal);
+}
+
+/// What a change of the spec is held against.
+struct Running {
+    able: Option<fsm::Capabilities>,
+    moves: Vec<fsm::Move>,
+    accepted: Option<RivvenClusterSpec>,
+    halted: Option<String>,
+    partitions: fsm::Partitions,
+    provisioned_bytes: Option<u64>,
+}
+
 /// Where a cluster is.
 struct Place<'a> {
     namespace: &'a str,
     cluster: &'a str,
     uid: &'a str,
+    /// How old the brokers' answers may be as far as the number of brokers and the places of replicas are concerned.
+    freshness: Freshness,
 }
 
 /// All answer that they are well, one leads, and all know the same members.
 fn agree(brokers: &[fsm::Broker]) -> bool {
-    let said = brokers.iter().filter_map(|broker| match &broker.answer {
+    let running = || brokers.iter().filter(|broker| broker.pod.is_some());
+    let said = running().filter_map(|broker| match &broker.answer {
         fsm::Answer::Said { healthy: true, leader, membership, .. } => Some((*leader, membership)),
         _ => None,
     });
     let said: Vec<_> = said.collect();
-    said.len() == brokers.len()
+    said.len() == running().count()
         && said.iter().filter(|(leader, _)| *leader).count() == 1
         && said.windows(2).all(|pair| pair[0].1 == pair[1].1)
 }
@@ -339,11 +523,11 @@ fn agree(brokers: &[fsm::Broker]) -> bool {
 /// without knowing: it is in their template.
 fn as_reported(
     capabilities: fsm::Capabilities,
-    spec: Option<&RivvenClusterSpec>,
+    spec: &RivvenClusterSpec,
     brokers: &[fsm::Broker],
 ) -> fsm::Capabilities {
     let unknown = broker::capabilities("");
-    if spec.is_none_or(|spec| broker::capabilities(&spec.version) != unknown) {
+    if broker::capabilities(&spec.version) != unknown {
         return capabilities;
     }
     let mut versions = brokers.iter().filter_map(|broker| match &broker.answer {
@@ -358,18 +542,15 @@ fn as_reported(
     }
 }
 
-fn accepted_spec(set: &Value) -> Option<RivvenClusterSpec> {
-    let text =
-        set.pointer("/metadata/annotations").and_then(|a| a.get(names::ACCEPTED_SPEC)).and_then(Value::as_str)?;
-    serde_json::from_str(text).ok()
-}
-
 fn stateful_set(set: &Value) -> fsm::StatefulSet {
     let number = |pointer: &str| set.pointer(pointer).and_then(Value::as_i64);
     let caught_up = number("/status/observedGeneration") >= number("/metadata/generation");
     let revision =
         set.pointer("/status/updateRevision").and_then(Value::as_str).filter(|revision| !revision.is_empty());
+    let claim = "/spec/volumeClaimTemplates/0/spec/resources/requests/storage";
     fsm::StatefulSet {
+        proven: false,
+        claim_bytes: set.pointer(claim).and_then(Value::as_str).and_then(bytes).unwrap_or(0),
         uid: set.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default().to_owned(),
         replicas: number("/spec/replicas").and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
         update_revision: revision.filter(|_| caught_up).map(str::to_owned),

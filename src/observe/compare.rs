@@ -4,6 +4,8 @@
 //! wanted no more (a subset comparison cannot see it); the subset comparison shows what somebody else changed (a hash
 //! cannot see it).
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -12,19 +14,38 @@ use crate::api::quantity::nanos;
 /// Annotation that carries the hash of the object as it was wanted when it was last written.
 pub const DESIRED_HASH: &str = "rivven.io/desired-hash";
 
+/// What of a StatefulSet's spec is not brought to what is wanted by writing the object: brokers come and go by steps of
+/// their own, and claim templates cannot be changed at all.
+pub const APART: [&str; 2] = ["replicas", "volumeClaimTemplates"];
+
+/// The object without what is [`APART`].
+fn comparable(desired: &Value) -> Cow<'_, Value> {
+    if desired["kind"] != "StatefulSet" {
+        return Cow::Borrowed(desired);
+    }
+    let mut rest = desired.clone();
+    if let Some(spec) = rest["spec"].as_object_mut() {
+        spec.retain(|field, _| !APART.contains(&field.as_str()));
+    }
+    Cow::Owned(rest)
+}
+
 /// The hash of a desired object, 16 hexadecimal digits. Maps are ordered, so equal objects have equal hashes.
 pub fn hash(desired: &Value) -> String {
-    Sha256::digest(desired.to_string().as_bytes()).iter().take(8).fold(String::with_capacity(16), |mut hex, byte| {
-        use std::fmt::Write;
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    Sha256::digest(comparable(desired).to_string().as_bytes()).iter().take(8).fold(
+        String::with_capacity(16),
+        |mut hex, byte| {
+            use std::fmt::Write;
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        },
+    )
 }
 
 /// Whether the live object is as wanted. `desired` carries no hash annotation itself.
 pub fn is_current(desired: &Value, live: &Value) -> bool {
     let recorded = live.pointer("/metadata/annotations").and_then(|annotations| annotations.get(DESIRED_HASH));
-    recorded.and_then(Value::as_str) == Some(hash(desired).as_str()) && is_subset(desired, live, false)
+    recorded.and_then(Value::as_str) == Some(hash(desired).as_str()) && is_subset(&comparable(desired), live, false)
 }
 
 /// Whether everything that `desired` says stands in `live`. Lists must have the same length: an element too many is a
@@ -105,6 +126,16 @@ mod tests {
         let before = json!({"metadata": {}, "spec": {"replicas": 1, "extra": true}});
         let live = written(&before, before.clone());
         let desired = json!({"metadata": {}, "spec": {"replicas": 1}});
+        assert!(!is_current(&desired, &live));
+    }
+
+    #[test]
+    fn brokers_and_claims_of_a_stateful_set_are_no_difference() {
+        let desired = json!({"kind": "StatefulSet", "metadata": {}, "spec": {"replicas": 3, "serviceName": "x"}});
+        let mut live = written(&desired, desired.clone());
+        live["spec"]["replicas"] = json!(5);
+        assert!(is_current(&desired, &live));
+        live["spec"]["serviceName"] = json!("y");
         assert!(!is_current(&desired, &live));
     }
 

@@ -40,7 +40,7 @@ impl Observer {
         api.get_opt(&name).await?.map(|found| value(&found)).transpose()
     }
 
-    fn cached(&self, namespace: &str, cluster: &str, object: Object) -> Result<Option<Value>, ObserveError> {
+    pub(super) fn cached(&self, namespace: &str, cluster: &str, object: Object) -> Result<Option<Value>, ObserveError> {
         let (_, name) = identity(cluster, object);
         let caches = &self.caches;
         match object {

@@ -3,10 +3,13 @@
 pub mod caches;
 mod cluster;
 pub mod compare;
+mod history;
 mod live;
 mod malformed;
+pub mod moves;
 pub mod pod;
 mod redact;
+mod refusals;
 mod topic;
 
 use std::collections::HashMap;
@@ -17,10 +20,13 @@ use tokio::time::Instant;
 
 pub use caches::{Cache, Caches};
 pub use cluster::ClusterSight;
+pub use history::Halt;
 pub use malformed::RecordedStatus;
 pub use topic::TopicSight;
 
 use crate::broker::{Brokers, Token};
+
+pub use refusals::Refusals;
 
 /// A Secret that was seen. Secrets are never watched or listed, and reading one at each look would make an idle
 /// operator talk.
@@ -39,17 +45,23 @@ pub struct Observer {
     brokers: Brokers,
     domain: String,
     secrets: Arc<Mutex<HashMap<(String, String), SeenSecret>>>,
+    refusals: Refusals,
 }
 
 impl Observer {
     /// An observer over `caches` and `brokers`. `domain` is the DNS domain of the Kubernetes cluster.
     pub fn new(client: Client, caches: Caches, brokers: Brokers, domain: String) -> Self {
-        Self { client, caches, brokers, domain, secrets: Arc::default() }
+        Self { client, caches, brokers, domain, secrets: Arc::default(), refusals: Refusals::default() }
     }
 
     /// The caches.
     pub const fn caches(&self) -> &Caches {
         &self.caches
+    }
+
+    /// What the API server refused.
+    pub const fn refusals(&self) -> &Refusals {
+        &self.refusals
     }
 
     /// The brokers.

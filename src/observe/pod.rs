@@ -14,10 +14,16 @@ use crate::names;
 pub fn facts(pod: &Pod) -> fsm::Pod {
     let status = pod.status.as_ref();
     let container = container_status(pod);
+    let ready = condition(pod, "Ready").filter(|c| c.status == "True");
     fsm::Pod {
         uid: pod.uid().unwrap_or_default(),
         revision: pod.labels().get("controller-revision-hash").cloned().unwrap_or_default(),
-        ready: condition(pod, "Ready").is_some_and(|c| c.status == "True"),
+        ready: ready.is_some(),
+        ready_since: ready.and_then(|c| c.last_transition_time.as_ref()).map(time),
+        created: pod.metadata.creation_timestamp.as_ref().map_or(DateTime::UNIX_EPOCH, time),
+        orphan: pod.metadata.owner_references.iter().flatten().all(|owner| owner.controller != Some(true)),
+        held: None,
+        restart_asked: pod.annotations().get(names::RESTART).is_some_and(|value| value == "true"),
         terminating: pod.metadata.deletion_timestamp.is_some(),
         unschedulable: condition(pod, "PodScheduled").filter(|c| c.status == "False").map(|c| fsm::Unschedulable {
             message: c.message.clone().unwrap_or_default(),
@@ -82,9 +88,33 @@ pub fn claim(claim: &PersistentVolumeClaim, cluster_uid: &str) -> fsm::Claim {
         ours: claim.labels().get(names::CLUSTER_UID).map(String::as_str) == Some(cluster_uid),
         bound: claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound"),
         deleting: claim.metadata.deletion_timestamp.is_some(),
+        asked: claim.annotations().get(names::ASKED).and_then(|bytes| bytes.parse().ok()),
+        resize: resize(claim),
+        refused: None,
         requested: requested.and_then(|r| r.get("storage")).and_then(|q| bytes(&q.0)).unwrap_or(0),
         capacity: capacity.and_then(|r| r.get("storage")).and_then(|q| bytes(&q.0)),
+        empty_since: claim
+            .annotations()
+            .get(names::EMPTY_SINCE)
+            .and_then(|since| DateTime::parse_from_rfc3339(since).ok())
+            .map(|since| since.to_utc()),
     }
+}
+
+/// How far a claim's growth is. The older condition tells of a file system, the newer status of what cannot be done.
+fn resize(claim: &PersistentVolumeClaim) -> fsm::Resize {
+    let Some(status) = &claim.status else { return fsm::Resize::Silent };
+    let conditions = status.conditions.iter().flatten().filter(|condition| condition.status == "True");
+    let error = conditions.clone().find(|c| matches!(c.type_.as_str(), "ControllerResizeError" | "NodeResizeError"));
+    let infeasible = status.allocated_resource_statuses.iter().flatten().map(|(_, status)| status);
+    let infeasible = infeasible.clone().find(|status| status.ends_with("Infeasible") || status.ends_with("Failed"));
+    if error.is_some() || infeasible.is_some() {
+        let words = error.and_then(|condition| condition.message.clone()).filter(|words| !words.is_empty());
+        let why = words.or_else(|| infeasible.cloned()).unwrap_or_else(|| "the storage reports an error".to_owned());
+        return fsm::Resize::Failed { why };
+    }
+    let pending = conditions.clone().any(|condition| condition.type_ == "FileSystemResizePending");
+    if pending { fsm::Resize::FileSystem } else { fsm::Resize::Silent }
 }
 
 /// Kubernetes' time as ours.

@@ -23,6 +23,8 @@ pub struct Input<'a> {
     pub capabilities: Capabilities,
     /// DNS domain of the Kubernetes cluster.
     pub domain: &'a str,
+    /// Another value restarts every broker, in order.
+    pub restarted_at: Option<&'a str>,
 }
 
 /// Every object of a cluster.
@@ -162,7 +164,6 @@ fn network_policy(input: &Input<'_>) -> Value {
 fn stateful_set(input: &Input<'_>) -> Value {
     let mut metadata = metadata(input, &names::stateful_set(input.name));
     metadata["labels"][names::CLUSTER_UID] = json!(input.uid);
-    metadata["annotations"] = json!({ names::ACCEPTED_SPEC: json!(input.spec).to_string() });
     let mut claim_labels = names::labels(input.name);
     claim_labels.insert(names::CLUSTER_UID.to_owned(), input.uid.to_owned());
     let mut claim = json!({

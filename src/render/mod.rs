@@ -4,3 +4,4 @@ mod cluster;
 mod pod;
 
 pub use cluster::{Input, cluster};
+pub use pod::template;

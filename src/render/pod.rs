@@ -13,7 +13,7 @@ const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// The template of the StatefulSet. A change of anything in it is a new revision, so it holds only what users own.
-pub(super) fn template(input: &Input<'_>) -> Value {
+pub fn template(input: &Input<'_>) -> Value {
     let spec = input.spec;
     let mut labels = spec.pod_labels.clone();
     labels.extend(names::labels(input.name));
@@ -50,7 +50,9 @@ pub(super) fn template(input: &Input<'_>) -> Value {
         }
     }
     pod["affinity"] = spec.affinity.as_ref().map_or_else(|| apart(input), |affinity| json!(affinity));
-    json!({ "metadata": { "labels": labels, "annotations": spec.pod_annotations }, "spec": pod })
+    let mut annotations = spec.pod_annotations.clone();
+    annotations.extend(input.restarted_at.map(|value| (names::RESTARTED_AT.to_owned(), value.to_owned())));
+    json!({ "metadata": { "labels": labels, "annotations": annotations }, "spec": pod })
 }
 
 /// Brokers apart by host and by zone where that is possible, and together where it is not.

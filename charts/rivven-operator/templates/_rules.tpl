@@ -10,10 +10,10 @@ What has a controller owner is deleted by the garbage collector, so most kinds n
 - apiGroups: [rivven.io]
   resources: [rivvenclusters/status, rivvenconnects/status, rivventopics/status]
   verbs: [patch]
-# delete: a StatefulSet is replaced, without its pods, when its volume template changes.
+# delete: a StatefulSet is replaced, without its pods, when its volume template changes. patch: its size, and notes on it.
 - apiGroups: [apps]
   resources: [statefulsets]
-  verbs: [get, list, watch, create, update, delete]
+  verbs: [get, list, watch, create, update, patch, delete]
 # get: a foreign object of a needed name carries no label of ours, so no watch shows it.
 - apiGroups: [""]
   resources: [services, configmaps]
@@ -24,10 +24,11 @@ What has a controller owner is deleted by the garbage collector, so most kinds n
 - apiGroups: [networking.k8s.io]
   resources: [networkpolicies]
   verbs: [get, list, watch, create, update]
-# Brokers are restarted by eviction, so that disruption budgets hold.
+# Brokers are restarted by eviction, so that disruption budgets hold. delete: brokers that no StatefulSet keeps any more,
+# of a cluster that is deleted while its StatefulSet is being replaced.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch]
+  verbs: [list, watch, delete]
 - apiGroups: [""]
   resources: [pods/eviction]
   verbs: [create]

@@ -74,7 +74,7 @@ fn any_cluster_comes_through() {
             }
             let before = RivvenClusterSpec { replicas: 1, ..serde_json::from_value(json!({})).unwrap() };
             let accepted = accepted_before.then(|| before.wish(&name));
-            let candidate = cluster::Candidate { wish, accepted, capabilities, prerequisites: Vec::new() };
+            let candidate = cluster::Candidate { accepted, ..cluster::Candidate::first(wish, capabilities) };
             let admission = cluster::admit(&candidate);
             if wrong || unsupported {
                 prop_assert!(!admission.refusals().is_empty());
@@ -92,6 +92,7 @@ fn any_cluster_comes_through() {
                 spec: &spec,
                 capabilities,
                 domain: "cluster.local",
+                restarted_at: None,
             };
             let objects = render::cluster(&input);
             prop_assert_eq!(objects.len(), cluster::Object::ALL.len());
@@ -99,6 +100,9 @@ fn any_cluster_comes_through() {
             prop_assert!(objects == again);
             let refused = matches!(admission, cluster::Admission::Refused(_));
             let observation = cluster::Observation {
+                seen_at: DateTime::UNIX_EPOCH,
+                windows: spec.windows(),
+                min_ready: std::time::Duration::ZERO,
                 recorded: None,
                 deletion: None,
                 finalizer: true,
@@ -113,10 +117,14 @@ fn any_cluster_comes_through() {
                 stateful_set: None,
                 brokers: Vec::new(),
                 replicas,
+                storage_bytes: 10 << 30,
                 capabilities,
                 dependents: Vec::new(),
-                partitions: rivven_fsm::cluster::Partitions::Unreplicated,
+                partitions: cluster::Partitions::Unreplicated,
                 formed: false,
+                moves: Vec::new(),
+                rebalance: spec.rebalance,
+                scale_in: cluster::ReclaimPolicy::Delete,
             };
             let decision = cluster::decide(&observation, DateTime::UNIX_EPOCH);
             if refused {

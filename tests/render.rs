@@ -9,7 +9,15 @@ use serde_json::json;
 fn rendered(spec: serde_json::Value) -> Result<Vec<serde_json::Value>, serde_json::Error> {
     let spec: RivvenClusterSpec = serde_json::from_value(spec)?;
     let capabilities = capabilities(&spec.version);
-    let input = Input { name: "x", namespace: "ns", uid: "uid-1", spec: &spec, capabilities, domain: "cluster.local" };
+    let input = Input {
+        name: "x",
+        namespace: "ns",
+        uid: "uid-1",
+        spec: &spec,
+        capabilities,
+        domain: "cluster.local",
+        restarted_at: None,
+    };
     Ok(cluster(&input).into_values().collect())
 }
 
@@ -44,6 +52,18 @@ fn every_placement_and_resource_field_reaches_the_pod() {
         "networkPolicy": { "enabled": true, "monitoringFrom": ["monitoring"] },
     }))
     .unwrap());
+}
+
+#[test]
+fn three_brokers_that_are_one_cluster() {
+    insta::assert_yaml_snapshot!(
+        rendered(json!({
+            "replicas": 3,
+            "version": "0.1.0",
+            "config": { "defaultReplicationFactor": 3, "minInsyncReplicas": 2 },
+        }))
+        .unwrap()
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use rivven_operator::broker::{Access, BrokerAddress};
+use rivven_protocol::{Request, Response, WireFormat};
 use rivven_sim::{Behaviour, Session, Sim};
 use rivven_test_broker::config::Mode;
 use rivven_test_broker::{Addresses, Broker, Config, Resolver};
@@ -135,6 +136,32 @@ impl Clustered {
     /// How often brokers were made a cluster.
     pub fn begun(&self) -> u64 {
         self.0.plan.lock().unwrap().begun
+    }
+
+    /// Asks a broker over the client protocol, on a connection of its own.
+    pub async fn client(&self, pod: &str, request: Request) -> Result<Response, String> {
+        let at = find(&self.0.addresses, pod, 9292);
+        let answer = async {
+            let mut stream = TcpStream::connect(at).await?;
+            let body = request.to_wire(WireFormat::Postcard, 7).unwrap();
+            let mut frame = u32::try_from(body.len()).unwrap().to_be_bytes().to_vec();
+            frame.extend(body);
+            stream.write_all(&frame).await?;
+            let mut reply = vec![0; stream.read_u32().await? as usize];
+            stream.read_exact(&mut reply).await?;
+            Ok::<_, std::io::Error>(Response::from_wire(&reply).unwrap().0)
+        };
+        match tokio::time::timeout(Duration::from_secs(30), answer).await {
+            Err(_) => Err("no answer".to_owned()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Ok(Response::Error { message })) => Err(message),
+            Ok(Ok(response)) => Ok(response),
+        }
+    }
+
+    /// The pods whose brokers run.
+    pub fn running(&self) -> Vec<String> {
+        self.0.addresses.lock().unwrap().keys().cloned().collect()
     }
 
     /// The broker of this pod does not start until it is let.

@@ -308,7 +308,8 @@ impl Drop for Still<'_> {
 
 async fn hand_over(core: &Core, target: NodeId, addr: &str) -> Answer {
     let lease = Duration::from_millis(core.config.raft_election_max_ms);
-    tokio::time::sleep(lease).await;
+    // Longer than the lease: what the voters heard last may have been on its way when the leader fell silent.
+    tokio::time::sleep(lease + Duration::from_millis(core.config.raft_heartbeat_ms)).await;
     let told = core.caller.post::<_, Value>(addr, "/api/v1/trigger-election", &json!({}), lease).await;
     if let Err(error) = told {
         let message = format!("Cannot reach node {target} for election trigger: {error}");

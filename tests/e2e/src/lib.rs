@@ -5,16 +5,19 @@
 pub mod audit;
 pub mod broker;
 pub mod exchange;
+pub mod load;
 pub mod operator;
 pub mod wait;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{DeleteParams, PostParams};
-use kube::{Api, Client};
-use rivven_operator::api::{Phase, RivvenCluster, RivvenTopic};
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use rivven_operator::api::{Phase, RivvenCluster, RivvenClusterStatus, RivvenTopic};
+use rivven_operator::names;
 use serde_json::{Value, json};
 
 /// A variable that `cargo xtask e2e` sets.
@@ -110,6 +113,50 @@ impl Place {
         .await
     }
 
+    /// Changes the spec of a cluster.
+    pub async fn change(&self, name: &str, spec: Value) -> Result<()> {
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        self.api::<RivvenCluster>().patch(name, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
+    /// What is said of a cluster.
+    pub async fn status(&self, name: &str) -> Result<RivvenClusterStatus> {
+        self.api::<RivvenCluster>().get(name).await?.status.context("a status")
+    }
+
+    /// Waits until the status gives this reason.
+    pub async fn cluster_says(&self, name: &str, reason: &str) -> Result<RivvenClusterStatus> {
+        wait::closely(reason, || async {
+            let status = self.status(name).await?;
+            Ok((status.reason.as_deref() == Some(reason)).then_some(status))
+        })
+        .await
+    }
+
+    /// Waits until the latest spec was looked at and all is so.
+    pub async fn as_wanted(&self, name: &str) -> Result<RivvenClusterStatus> {
+        let api = self.api::<RivvenCluster>();
+        wait::until(&format!("cluster {name} as wanted"), || async {
+            let cluster = api.get(name).await?;
+            let generation = cluster.metadata.generation;
+            let so = |status: &RivvenClusterStatus| {
+                status.observed_generation == generation
+                    && status.phase == Some(Phase::Ready)
+                    && status.reason.as_deref() == Some("AsWanted")
+            };
+            Ok(cluster.status.filter(so))
+        })
+        .await
+    }
+
+    /// The uids of a cluster's pods, by name.
+    pub async fn pods(&self, name: &str) -> Result<BTreeMap<String, String>> {
+        let selector = ListParams::default().labels(&format!("{}={name}", names::CLUSTER));
+        let pods = self.api::<Pod>().list(&selector).await?.items;
+        Ok(pods.iter().map(|pod| (pod.name_any(), pod.uid().unwrap_or_default())).collect())
+    }
+
     /// Deletes the cluster and waits until it is gone.
     pub async fn delete_cluster(&self, name: &str) -> Result<()> {
         let api = self.api::<RivvenCluster>();
@@ -121,9 +168,9 @@ impl Place {
     /// Removes the namespace and all in it, and waits for it: the next test must find the machine free.
     pub async fn done(self) -> Result<()> {
         let clusters = self.api::<RivvenCluster>();
-        clusters.delete_collection(&DeleteParams::default(), &kube::api::ListParams::default()).await?;
+        clusters.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
         wait::until("all clusters gone", || async {
-            Ok(clusters.list(&kube::api::ListParams::default()).await?.items.is_empty().then_some(()))
+            Ok(clusters.list(&ListParams::default()).await?.items.is_empty().then_some(()))
         })
         .await?;
         let api = Api::<Namespace>::all(self.client.clone());

@@ -125,7 +125,7 @@ fn objections(object: &Value) -> Vec<String> {
             let cluster: RivvenCluster = serde_json::from_value(object.clone()).expect("what is accepted can be read");
             let wish = cluster.spec.wish(&cluster.name_any());
             let capabilities = capabilities(&cluster.spec.version);
-            let candidate = cluster::Candidate { wish, accepted: None, capabilities, prerequisites: Vec::new() };
+            let candidate = cluster::Candidate::first(wish, capabilities);
             cluster::admit(&candidate)
                 .refusals()
                 .iter()
@@ -269,14 +269,13 @@ fn wrong_clusters() -> Vec<(&'static str, Value, Stopped)> {
         ("maintenanceWindows", json!([{ "schedule": "0 2 * * *", "durationMinutes": 4 }]), ByServer("durationMinutes")),
         (
             "maintenanceWindows",
-            json!([{ "schedule": "0 2 * * *", "durationMinutes": 60 }]),
-            ByOperator("maintenanceWindows"),
+            json!([{ "schedule": "0 25 * * *", "durationMinutes": 60 }]),
+            ByOperator("maintenanceWindows[0]"),
         ),
         ("externalAccess", json!({ "type": "LoadBalancer" }), ByOperator("externalAccess")),
         ("externalAccess", json!({ "type": "ClusterIP" }), ByServer("spec.externalAccess.type")),
         ("ingress", json!({ "host": "x.example" }), ByOperator("ingress")),
         ("ingress", json!({}), ByServer("spec.ingress.host")),
-        ("rebalance", json!(true), ByOperator("rebalance")),
         ("allowedNamespaces", json!(["a", ""]), ByServer("spec.allowedNamespaces[1]")),
         ("allowedNamespaces", json!(["a.*"]), ByServer("spec.allowedNamespaces[0]")),
         ("networkPolicy.monitoringFrom", json!(["x".repeat(64)]), ByServer("spec.networkPolicy.monitoringFrom[0]")),
@@ -546,6 +545,7 @@ async fn generated_clusters_get_one_verdict() {
                     spec: &cluster.spec,
                     capabilities: capabilities(&cluster.spec.version),
                     domain: "cluster.local",
+                    restarted_at: None,
                 };
                 for (kind, object) in render::cluster(&input) {
                     match place.create(&object).await {

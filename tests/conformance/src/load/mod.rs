@@ -8,6 +8,8 @@ mod route;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -50,6 +52,9 @@ pub struct Options {
     /// How long to look for what is missing before it counts as lost
     #[arg(long, default_value = "20s", value_parser = duration)]
     pub patience: Duration,
+    /// Set to end before the duration is over.
+    #[arg(skip)]
+    pub stop: Arc<AtomicBool>,
     /// Reaches a broker at another address than it advertises
     #[arg(long, value_name = "NODE=HOST:PORT", value_parser = mapping)]
     pub address: Vec<(String, String)>,
@@ -68,6 +73,7 @@ impl Options {
             acks_file: None,
             limit: Duration::from_secs(5),
             patience: Duration::from_secs(20),
+            stop: Arc::default(),
             address: Vec::new(),
         }
     }

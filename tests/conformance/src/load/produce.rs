@@ -2,6 +2,7 @@
 //! an order read back that differs is the broker's doing.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
@@ -29,6 +30,7 @@ struct Lane {
     prefix: String,
     wire: Option<Wire>,
     retries: Retries,
+    stop: Arc<AtomicBool>,
 }
 
 /// Until the duration is over. What is not acknowledged then is given up: nothing was promised.
@@ -49,6 +51,7 @@ pub(super) async fn produce(options: &Options, routes: &Routes, ledger: Ledger) 
             prefix: format!("{run}/{producer}/{partition}"),
             wire: None,
             retries: Retries::default(),
+            stop: Arc::clone(&options.stop),
         };
         running.spawn(lane.run(lane_start, period, start + options.duration));
     }
@@ -65,7 +68,7 @@ impl Lane {
         // After an outage it goes on at the rate asked for and does not catch up.
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for number in 0u64.. {
-            if timeout_at(end, pace.tick()).await.is_err() {
+            if timeout_at(end, pace.tick()).await.is_err() || self.stop.load(Ordering::Relaxed) {
                 break;
             }
             let value = format!("{}/{number}", self.prefix);
@@ -83,7 +86,7 @@ impl Lane {
                 Err(error) => {
                     self.wire = None;
                     self.retries.note(&error);
-                    if Instant::now() >= end {
+                    if Instant::now() >= end || self.stop.load(Ordering::Relaxed) {
                         return None;
                     }
                     sleep(PAUSE).await;

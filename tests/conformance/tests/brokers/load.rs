@@ -8,16 +8,10 @@ use rivven_conformance::process::Node;
 
 fn options(address: String) -> Options {
     Options {
-        bootstrap: vec![address],
-        topic: "load".to_owned(),
-        partitions: 3,
         duration: Duration::from_secs(2),
         rate: 100.0,
-        producers: 2,
-        acks_file: None,
-        limit: Duration::from_secs(5),
         patience: Duration::from_secs(30),
-        address: Vec::new(),
+        ..Options::new(vec![address], "load", 3)
     }
 }
 

@@ -75,6 +75,7 @@ async fn world(brokers: u32) -> Result<(Observer, RivvenCluster), Failure> {
         capabilities: capabilities(VERSION),
         domain: "cluster.local",
         restarted_at: None,
+        certificate: None,
     };
     let live = |object: Object| {
         let mut value = render::cluster(&input).remove(&object).unwrap_or_default();
@@ -143,6 +144,7 @@ async fn world(brokers: u32) -> Result<(Observer, RivvenCluster), Failure> {
             host: names::host("x", "ns", ordinal, "cluster.local"),
             client_port: names::CLIENT_PORT,
             api_port: names::API_PORT,
+            tls: None,
         };
         let said = Answer::Said {
             healthy: true,

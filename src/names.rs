@@ -38,6 +38,12 @@ pub const TOPIC_MARK: &str = "rivven.io/topic-cluster-uid";
 pub const ADOPT_TOPIC: &str = "rivven.io/adopt";
 /// Key of the admin token in Secret `rivven-{name}-auth`.
 pub const TOKEN_KEY: &str = "token";
+/// Annotation of the brokers' pods: which certificate they were started with.
+pub const CERTIFICATE_HASH: &str = "rivven.io/certificate-hash";
+/// Key in the ConfigMap: the certificate that brokers show, without its key.
+pub const CERTIFICATE_KEY: &str = "tls.crt";
+/// Key in the ConfigMap: whom brokers believe.
+pub const AUTHORITIES_KEY: &str = "ca.crt";
 /// Name of the brokers' container.
 pub const CONTAINER: &str = "rivven";
 
@@ -98,20 +104,32 @@ pub fn auth_secret(cluster: &str) -> String {
     format!("rivven-{cluster}-auth")
 }
 
+/// Certificate that is asked of cert-manager.
+pub fn certificate(cluster: &str) -> String {
+    stateful_set(cluster)
+}
+
+/// Secret that cert-manager puts the certificate into.
+pub fn certificate_secret(cluster: &str) -> String {
+    format!("rivven-{cluster}-tls")
+}
+
 /// DNS name of a broker.
 pub fn host(cluster: &str, namespace: &str, ordinal: u32, domain: &str) -> String {
     format!("{}.{}.{namespace}.svc.{domain}", pod(cluster, ordinal), headless_service(cluster))
 }
 
 /// Where the other brokers reach the HTTP API of a broker.
-pub fn api_url(cluster: &str, namespace: &str, ordinal: u32, domain: &str) -> String {
-    format!("http://{}:{API_PORT}", host(cluster, namespace, ordinal, domain))
+pub fn api_url(cluster: &str, namespace: &str, ordinal: u32, domain: &str, tls: bool) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    format!("{scheme}://{}:{API_PORT}", host(cluster, namespace, ordinal, domain))
 }
 
 /// The broker of the cluster that is reached at a URL, if any.
 pub fn ordinal_at(cluster: &str, namespace: &str, url: &str, domain: &str) -> Option<u32> {
-    let pod = url.strip_prefix("http://")?.split(['.', ':']).next()?;
-    ordinal(cluster, pod).filter(|ordinal| api_url(cluster, namespace, *ordinal, domain) == url)
+    let (scheme, rest) = url.split_once("://")?;
+    let found = ordinal(cluster, rest.split(['.', ':']).next()?)?;
+    (api_url(cluster, namespace, found, domain, scheme == "https") == url).then_some(found)
 }
 
 /// What selects the brokers of a cluster.

@@ -93,13 +93,15 @@ fn any_cluster_comes_through() {
                 capabilities,
                 domain: "cluster.local",
                 restarted_at: None,
+                certificate: None,
             };
             let objects = render::cluster(&input);
-            prop_assert_eq!(objects.len(), cluster::Object::ALL.len());
+            prop_assert!(cluster::Object::ALL.iter().all(|object| objects.contains_key(object)));
             let again = render::cluster(&input);
             prop_assert!(objects == again);
             let refused = matches!(admission, cluster::Admission::Refused(_));
             let observation = cluster::Observation {
+                certificate: spec.tls.enabled.then(cluster::Certificate::default),
                 seen_at: DateTime::UNIX_EPOCH,
                 windows: spec.windows(),
                 min_ready: std::time::Duration::ZERO,

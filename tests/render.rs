@@ -3,10 +3,17 @@
 
 use rivven_operator::api::RivvenClusterSpec;
 use rivven_operator::broker::capabilities;
-use rivven_operator::render::{Input, cluster};
+use rivven_operator::render::{Input, Material, cluster};
 use serde_json::json;
 
 fn rendered(spec: serde_json::Value) -> Result<Vec<serde_json::Value>, serde_json::Error> {
+    rendered_with(spec, None)
+}
+
+fn rendered_with(
+    spec: serde_json::Value,
+    certificate: Option<&Material>,
+) -> Result<Vec<serde_json::Value>, serde_json::Error> {
     let spec: RivvenClusterSpec = serde_json::from_value(spec)?;
     let capabilities = capabilities(&spec.version);
     let input = Input {
@@ -17,6 +24,7 @@ fn rendered(spec: serde_json::Value) -> Result<Vec<serde_json::Value>, serde_jso
         capabilities,
         domain: "cluster.local",
         restarted_at: None,
+        certificate,
     };
     Ok(cluster(&input).into_values().collect())
 }
@@ -63,6 +71,20 @@ fn three_brokers_that_are_one_cluster() {
             "config": { "defaultReplicationFactor": 3, "minInsyncReplicas": 2 },
         }))
         .unwrap()
+    );
+}
+
+#[test]
+fn brokers_that_serve_tls_by_a_certificate_that_is_issued() {
+    let certificate = Material {
+        hash: "0123".to_owned(),
+        authorities: "AUTHORITIES\n".to_owned(),
+        shown: "CERTIFICATE\n".to_owned(),
+    };
+    let issuer = json!({ "name": "internal", "kind": "ClusterIssuer" });
+    let tls = json!({ "enabled": true, "issuerRef": issuer, "clientCaSecretName": "clients" });
+    insta::assert_yaml_snapshot!(
+        rendered_with(json!({ "replicas": 3, "version": "0.1.0", "tls": tls }), Some(&certificate)).unwrap()
     );
 }
 

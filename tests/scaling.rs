@@ -216,6 +216,7 @@ async fn a_broker_that_leads_hands_over_before_it_leaves() {
             pod,
             client_port: 9292,
             api_port: 9090,
+            tls: None,
         };
         // Whoever leads takes it; the others refuse.
         drop(brokers.transfer_controller(&address, &token, "rivven-x-3").await);

@@ -20,6 +20,8 @@ pub enum ConditionType {
     DowntimeExpected,
     /// Access rules are in force at the broker.
     AclsApplied,
+    /// The brokers' certificate can be used, and will be for a while.
+    CertificateValid,
 }
 
 impl ConditionType {
@@ -32,6 +34,7 @@ impl ConditionType {
             Self::Degraded => "Degraded",
             Self::DowntimeExpected => "DowntimeExpected",
             Self::AclsApplied => "AclsApplied",
+            Self::CertificateValid => "CertificateValid",
         }
     }
 }

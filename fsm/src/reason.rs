@@ -86,6 +86,16 @@ reasons! {
     BrokerCannotServeTls => "Set `tls.enabled: false` and terminate TLS outside, or use a `version` that serves TLS (0.1.0 or newer).",
     /// Authentication is asked for, and this broker version has no way to create a user.
     BrokerCannotAuthenticate => "Set `auth.enabled: false` and fence the brokers by NetworkPolicy, or use version 0.1.0 or newer.",
+    /// The certificate of the brokers cannot be used.
+    CertificateInvalid => "See the message: it names the Secret and what is wrong with it. The brokers that run keep what they read when they started.",
+    /// Brokers with the new certificate and brokers with the one before would not believe each other.
+    CertificateNotTrusted => "Change the authority in steps, each a rollout: first put the new one into `ca.crt` beside the old one, then change the certificate, then take the old authority out.",
+    /// The certificate was asked for and is not there yet.
+    CertificateNotIssued => "See `kubectl describe certificate`: the issuer may be missing or refuse.",
+    /// The certificate of the brokers ends within two weeks.
+    CertificateEnding => "Put a newer certificate into the Secret that the spec names; brokers restart onto it in order.",
+    /// TLS cannot be switched on or off under brokers that run.
+    TlsSwitchRefused => "Set `tls.enabled` back; for the other way, make a new cluster.",
     /// Something the spec refers to is missing.
     PrerequisiteMissing => "Create what the message names; it is looked for again on its own.",
     /// An object of the needed name exists and belongs to somebody else.

@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{State, cluster, clustered, knows, members, now, partition, standalone};
 use rivven_fsm::cluster::formation;
 use rivven_fsm::cluster::{
-    Answer, Candidate, Capabilities, Container, Leadership, Membership, Move, Observation, Partitions, Plan,
-    Prerequisite, Step, Wish, admission, decide,
+    Answer, Broker, Candidate, Capabilities, Certificate, Container, Leadership, Membership, Move, Object, Observation,
+    Partitions, Plan, Prerequisite, Presence, Step, Wish, admission, decide,
 };
 use rivven_fsm::cluster::{rollout, scale};
 use rivven_fsm::guard::Guard;
 use rivven_fsm::window::Window;
-use rivven_fsm::{Decision, Reason, topic};
+use rivven_fsm::{ConditionStatus, ConditionType, Decision, Phase, Reason, topic};
 
 /// The guards but one.
 fn without<O>(guards: &[Guard<O>], reason: Reason) -> Vec<Guard<O>> {
@@ -111,7 +111,9 @@ fn each_guard_on_a_spec_is_missed_when_it_is_taken_out() {
         (Reason::BrokerCannotServeTls, candidate(|c| (c.capabilities, c.wish.tls) = (standalone(), true))),
         (Reason::BrokerCannotAuthenticate, candidate(|c| (c.capabilities, c.wish.auth) = (standalone(), true))),
         (Reason::NotSupportedByOperator, candidate(|c| c.wish.unsupported = vec!["tls.issuer: later".to_owned()])),
-        (Reason::NotSupportedByOperator, candidate(|c| (c.capabilities, c.wish.tls) = (clustered(), true))),
+        (Reason::CertificateInvalid, candidate(|c| c.certificate_problem = Some("Secret x has no tls.crt".to_owned()))),
+        (Reason::CertificateNotTrusted, candidate(|c| c.certificate_divides = Some("unknown issuer".to_owned()))),
+        (Reason::TlsSwitchRefused, candidate(|c| (c.capabilities, c.clusters, c.wish.tls) = (clustered(), true, true))),
         (Reason::NotSupportedByOperator, candidate(|c| (c.capabilities, c.wish.auth) = (clustered(), true))),
         (Reason::PrerequisiteMissing, candidate(|c| c.prerequisites = secret(Some(false)))),
         (Reason::PrerequisiteMissing, candidate(|c| c.prerequisites = secret(None))),
@@ -666,4 +668,47 @@ fn every_reason_has_a_code_a_meaning_and_a_way_out() {
             assert!(text.len() > 4 && text.ends_with('.'), "{code}: {text:?} is not a sentence");
         }
     }
+}
+
+fn certified(change: impl FnOnce(&mut Certificate)) -> Observation {
+    let mut certificate = Certificate::default();
+    change(&mut certificate);
+    rolling(&[State::Well; 3], |o| o.certificate = Some(certificate))
+}
+
+#[test]
+fn no_broker_is_started_before_its_certificate_is_there() {
+    let mut new = certified(|certificate| certificate.awaited = Some("Secret t does not exist".to_owned()));
+    (new.recorded, new.stateful_set, new.formed) = (Some(Phase::Pending), None, false);
+    new.brokers = (0..3).map(Broker::unseen).collect();
+    new.objects.iter_mut().for_each(|(_, presence)| *presence = Presence::Missing);
+    let applied = decide(&new, now()).steps;
+    let needs_it = |step: &Step| matches!(step, Step::Apply(Object::StatefulSet | Object::ConfigMap));
+    assert!(!applied.is_empty() && !applied.iter().any(needs_it), "{applied:?}");
+    for (object, presence) in &mut new.objects {
+        if !matches!(object, Object::StatefulSet | Object::ConfigMap) {
+            *presence = Presence::Current;
+        }
+    }
+    let waits = decide(&new, now());
+    assert_eq!((waits.phase, waits.reason), (Phase::Pending, Reason::CertificateNotIssued));
+    assert!(waits.steps.is_empty() && waits.requeue.is_some());
+    new.certificate = Some(Certificate::default());
+    assert!(decide(&new, now()).steps.iter().any(needs_it));
+}
+
+#[test]
+fn a_certificate_that_ends_is_told_in_time_and_changes_nothing() {
+    let said = |observed: &Observation| {
+        let decision = decide(observed, now());
+        assert_eq!(decision.phase, Phase::Ready);
+        let found = decision.condition(ConditionType::CertificateValid).cloned();
+        found.map(|condition| (condition.status, condition.reason))
+    };
+    assert_eq!(said(&rolling(&[State::Well; 3], |_| {})), None);
+    assert_eq!(said(&certified(|_| {})), Some((ConditionStatus::True, Reason::AsWanted)));
+    let ending = certified(|certificate| certificate.ends_soon = true);
+    assert_eq!(said(&ending), Some((ConditionStatus::False, Reason::CertificateEnding)));
+    let refused = Observation { admission: kept(Reason::CertificateInvalid), ..ending };
+    assert_eq!(said(&refused), Some((ConditionStatus::False, Reason::CertificateInvalid)));
 }

@@ -12,8 +12,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rivven_fsm::cluster::partitions::{ELSEWHERE, Partition};
 use rivven_fsm::cluster::{
-    self, Admission, Answer, Broker, Claim, Container, Deletion, LastExit, Membership, Move, Object, Observation,
-    Partitions, Pod, Presence, ReclaimPolicy, Refused, Resize, StatefulSet, Unschedulable, diagnosis,
+    self, Admission, Answer, Broker, Certificate, Claim, Container, Deletion, LastExit, Membership, Move, Object,
+    Observation, Partitions, Pod, Presence, ReclaimPolicy, Refused, Resize, StatefulSet, Unschedulable, diagnosis,
 };
 use rivven_fsm::{Kind, Phase};
 
@@ -248,6 +248,10 @@ fn observation() -> impl Strategy<Value = Observation> {
                 paused: head.3,
                 adopt_volumes: head.4,
                 admission,
+                certificate: (replicas % 2 == 0).then(|| Certificate {
+                    awaited: (head.0 == Some(Phase::Pending)).then(|| "why".to_owned()),
+                    ends_soon: rebalance,
+                }),
                 objects: Object::ALL.into_iter().zip(objects).collect(),
                 stateful_set,
                 brokers: (0..).zip(brokers).map(|(ordinal, broker)| numbered(ordinal, broker)).collect(),

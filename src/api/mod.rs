@@ -15,5 +15,6 @@ pub use cluster::{ReclaimPolicy, RivvenCluster, RivvenClusterSpec};
 pub use common::{BlockedBy, ClusterRef, Phase};
 pub use connect::{RivvenConnect, RivvenConnectSpec, RivvenConnectStatus};
 pub use crd::{crd_file, crd_yaml, crds};
+pub use security::TlsSpec;
 pub use status::{BrokerStatus, PlannedStep, RivvenClusterStatus, VolumeStatus};
 pub use topic::{RivvenTopic, RivvenTopicSpec, RivvenTopicStatus};

@@ -10,7 +10,8 @@ use super::common::{defaults, is_false};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.enabled) || !self.enabled || has(self.certSecretName) || has(self.issuerRef)").message("tls.enabled needs certSecretName or issuerRef")
+    validation = Rule::new("!has(self.enabled) || !self.enabled || has(self.certSecretName) || has(self.issuerRef)").message("tls.enabled needs certSecretName or issuerRef"),
+    validation = Rule::new("!has(self.certSecretName) || !has(self.issuerRef)").message("tls.certSecretName and tls.issuerRef exclude each other: what an issuer makes goes into a Secret of its own")
 )]
 pub struct TlsSpec {
     /// Serve TLS.
@@ -27,6 +28,15 @@ pub struct TlsSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub client_ca_secret_name: Option<String>,
+}
+
+impl TlsSpec {
+    /// The Secret with the certificate of the brokers of a cluster. `None`: they serve none.
+    pub fn secret(&self, cluster: &str) -> Option<String> {
+        let named = || self.cert_secret_name.clone();
+        let issued = || self.issuer_ref.as_ref().map(|_| crate::names::certificate_secret(cluster));
+        named().or_else(issued).filter(|_| self.enabled)
+    }
 }
 
 /// A cert-manager issuer.

@@ -62,6 +62,9 @@ impl RivvenClusterSpec {
         if self.tls.enabled && self.tls.cert_secret_name.is_none() && self.tls.issuer_ref.is_none() {
             problems.push("tls.enabled: needs tls.certSecretName or tls.issuerRef".to_owned());
         }
+        if self.tls.cert_secret_name.is_some() && self.tls.issuer_ref.is_some() {
+            problems.push("tls: certSecretName and issuerRef exclude each other; take one out".to_owned());
+        }
         problems.extend(self.auth_problems());
         problems.extend(self.windows().iter().enumerate().filter_map(|(index, window)| {
             window.problem().map(|problem| format!("maintenanceWindows[{index}]: {problem}"))
@@ -213,7 +216,6 @@ impl RivvenClusterSpec {
             (self.external_access.is_some(), "externalAccess"),
             (self.ingress.is_some(), "ingress"),
             (self.metrics.service_monitor, "metrics.serviceMonitor"),
-            (self.tls.issuer_ref.is_some(), "tls.issuerRef"),
             (self.auth.rbac.enabled, "auth.rbac"),
         ];
         let field = |(asked, field): (bool, &str)| {

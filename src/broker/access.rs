@@ -1,5 +1,6 @@
 //! How a broker is reached: directly by its DNS name, or through the API server when the operator runs outside.
 
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -8,10 +9,10 @@ use kube::{Api, Client};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, ToSocketAddrs};
 
-use super::Error;
+use super::{Error, Tls};
 
 /// Where a broker is. It is made from names only, never from a status that anybody may write.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub struct BrokerAddress {
     /// Namespace of the pod.
     pub namespace: String,
@@ -23,6 +24,29 @@ pub struct BrokerAddress {
     pub client_port: u16,
     /// Port of the HTTP API.
     pub api_port: u16,
+    /// How TLS is spoken there, if it is.
+    pub tls: Option<Tls>,
+}
+
+impl BrokerAddress {
+    fn place(&self) -> (&str, &str, u16, u16) {
+        (&self.namespace, &self.pod, self.client_port, self.api_port)
+    }
+}
+
+/// A broker is the same one when its certificate is another.
+impl PartialEq for BrokerAddress {
+    fn eq(&self, other: &Self) -> bool {
+        self.place() == other.place()
+    }
+}
+
+impl Eq for BrokerAddress {}
+
+impl Hash for BrokerAddress {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.place().hash(state);
+    }
 }
 
 /// Tells where a port of a broker really is.
@@ -47,6 +71,14 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 impl Access {
     /// A stream to one port of the broker.
     pub(super) async fn open(&self, address: &BrokerAddress, port: u16) -> Result<Box<dyn Stream>, Error> {
+        let stream = self.reach(address, port).await?;
+        match &address.tls {
+            Some(tls) => Ok(Box::new(tls.over(&address.host, stream).await?)),
+            None => Ok(stream),
+        }
+    }
+
+    async fn reach(&self, address: &BrokerAddress, port: u16) -> Result<Box<dyn Stream>, Error> {
         match self {
             Self::Direct => dial((address.host.as_str(), port)).await,
             Self::PortForward(client) => forward(client, address, port).await,

@@ -6,6 +6,7 @@ mod error;
 mod fleet;
 mod http;
 mod session;
+pub mod tls;
 mod token;
 pub mod topic_config;
 
@@ -15,4 +16,5 @@ pub use error::Error;
 pub use fleet::{Brokers, CallObserver, Freshness, Inquiry};
 pub use http::Member;
 pub use session::TopicState;
+pub use tls::{Certificate, Tls};
 pub use token::Token;

@@ -56,7 +56,8 @@ pub enum ReconcileError {
 impl ReconcileError {
     pub(super) const fn category(&self) -> Category {
         match self {
-            Self::Observe(ObserveError::Kubernetes(_)) | Self::Step(StepError::Kubernetes(_)) => Category::Kubernetes,
+            Self::Observe(ObserveError::Kubernetes(_) | ObserveError::NoSuchKind { .. })
+            | Self::Step(StepError::Kubernetes(_)) => Category::Kubernetes,
             Self::Step(StepError::Moved(_) | StepError::Held(_) | StepError::NotLeading) => Category::Conflict,
             Self::Step(StepError::Broker(_)) => Category::Broker,
             Self::Observe(ObserveError::Internal(_)) | Self::Step(StepError::Internal(_)) => Category::Internal,

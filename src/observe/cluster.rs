@@ -11,10 +11,10 @@ use rivven_fsm::cluster::{Object, Presence};
 use serde_json::{Value, json};
 
 use super::history::{self, History};
-use super::{ObserveError, Observer, live, moves, pod};
+use super::{ObserveError, Observer, certificate, live, moves, pod};
 use crate::api::quantity::bytes;
 use crate::api::{ReclaimPolicy, RivvenCluster, RivvenClusterSpec};
-use crate::broker::{self, BrokerAddress, Freshness, Inquiry, Member, Token, capabilities_of};
+use crate::broker::{self, BrokerAddress, Freshness, Inquiry, Member, Tls, Token, capabilities_of};
 use crate::{names, render};
 
 /// What was seen of a cluster, and what the steps that may follow need.
@@ -59,13 +59,18 @@ impl Observer {
         let token = secret.as_ref().and_then(|(_, token)| token.as_ref());
         let mut stateful_set = ours.map(stateful_set);
         let (moves, freshness) = in_motion(cluster, running, stateful_set.as_ref());
-        let place = Place { namespace: &namespace, cluster: &name, uid: &uid, freshness };
+        let tls = if serves { self.tls_to(&namespace, &name, &running.tls).await } else { None };
+        let place = Place { namespace: &namespace, cluster: &name, uid: &uid, freshness, tls: tls.as_ref() };
         let wanted = stateful_set.as_ref().and_then(|set| set.update_revision.as_deref());
         let mut brokers = self.brokers_of(&place, running.replicas, wanted, able, token).await;
         let replicates = as_reported(able, running, &brokers).partition_metadata;
         let partitions = self.partitions_of(&place, wanted, &brokers, replicates).await;
         let formed = cluster.annotations().get(names::FORMED) == Some(&uid);
 
+        let carried = self.carried(&namespace, &name, ours);
+        let whose = (namespace.as_str(), name.as_str());
+        let verdict =
+            self.judge_certificate(whose, (&cluster.spec.tls, cluster.spec.replicas), carried.as_ref(), now).await;
         let input = render::Input {
             name: &name,
             namespace: &namespace,
@@ -74,6 +79,7 @@ impl Observer {
             capabilities: able,
             domain: &self.domain,
             restarted_at: cluster.annotations().get(names::RESTARTED_AT).map(String::as_str),
+            certificate: verdict.material.as_ref(),
         };
         let template_of = |spec: &RivvenClusterSpec| history::template(&input, spec, override_);
         let template = template_of(&cluster.spec);
@@ -90,12 +96,20 @@ impl Observer {
             partitions: if formed { partitions.clone() } else { before_formation(&brokers, &partitions) },
             moves: moves.clone(),
             provisioned_bytes: claims.filter(|claim| claim.ours).filter_map(|claim| claim.capacity).max(),
+            certificate: &verdict,
         };
-        let (admission, in_force, capabilities) = self.admit(cluster, &namespace, state, override_).await;
+        let (admission, in_force, capabilities) = self.admit(cluster, state, override_).await;
         let replicas = in_force.as_ref().map_or(cluster.spec.replicas, |spec| spec.replicas);
+        // A refused spec may name another certificate than the one in force.
+        let other = match in_force.as_ref().filter(|spec| spec.tls != cluster.spec.tls) {
+            Some(spec) => Some(self.judge_certificate(whose, (&spec.tls, spec.replicas), carried.as_ref(), now).await),
+            None => None,
+        };
+        let verdict = other.as_ref().unwrap_or(&verdict);
         let (mut desired, mut live, mut objects) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         if let (Some(spec), None) = (&in_force, deletion) {
-            desired = render::cluster(&render::Input { spec, capabilities, ..input });
+            let certificate = verdict.material.as_ref();
+            desired = render::cluster(&render::Input { spec, capabilities, certificate, ..input });
             let proven = history.proven_then(spec, stateful_set.as_ref(), &brokers);
             for object in [Object::ConfigMap, Object::StatefulSet] {
                 if let Some(object) = desired.get_mut(&object) {
@@ -126,6 +140,10 @@ impl Observer {
             paused: cluster.spec.paused,
             adopt_volumes: cluster.annotations().get(names::ADOPT_VOLUMES).is_some_and(|value| value == "true"),
             admission,
+            certificate: spec
+                .tls
+                .enabled
+                .then_some(fsm::Certificate { awaited: verdict.awaited.clone(), ends_soon: verdict.ends_soon }),
             objects,
             stateful_set,
             brokers,
@@ -161,15 +179,14 @@ impl Observer {
     /// Every broker that should be there or is, by ordinal, as a member.
     fn members(&self, place: &Place<'_>, brokers: &[fsm::Broker]) -> Vec<(Member, BrokerAddress)> {
         let end = brokers.iter().map(|broker| broker.ordinal + 1).max().unwrap_or(0);
-        (0..end).map(|ordinal| self.member(place.namespace, place.cluster, ordinal)).collect()
+        (0..end).map(|ordinal| self.member(place, ordinal)).collect()
     }
 
     /// The verdict on the spec, the spec in force, and what its broker version can do.
     async fn admit(
         &self,
         cluster: &RivvenCluster,
-        namespace: &str,
-        running: Running,
+        running: Running<'_>,
         override_: Option<&str>,
     ) -> (fsm::Admission, Option<RivvenClusterSpec>, fsm::Capabilities) {
         let name = cluster.name_any();
@@ -179,13 +196,8 @@ impl Observer {
                 wish.problems.push(format!("annotation {}: {problem}", broker::capabilities::ANNOTATION));
                 broker::capabilities(&cluster.spec.version)
             });
-        let mut prerequisites = Vec::new();
-        let tls = &cluster.spec.tls;
-        for secret in [&tls.cert_secret_name, &tls.client_ca_secret_name].into_iter().flatten().filter(|_| tls.enabled)
-        {
-            let present = self.secret_exists(namespace, secret).await;
-            prerequisites.push(fsm::Prerequisite { what: format!("Secret {secret}"), present });
-        }
+        let missing = running.certificate.missing.clone();
+        let prerequisites = missing.into_iter().map(|(what, present)| fsm::Prerequisite { what, present }).collect();
         let candidate = fsm::Candidate {
             wish,
             accepted: running.accepted.as_ref().map(|spec| spec.wish(&name)),
@@ -195,6 +207,8 @@ impl Observer {
             partitions: running.partitions,
             moves: running.moves,
             provisioned_bytes: running.provisioned_bytes,
+            certificate_problem: running.certificate.problem.clone(),
+            certificate_divides: running.certificate.divides.clone(),
             halted: running.halted,
             forced_version: cluster.annotations().get(names::FORCE_VERSION).cloned(),
         };
@@ -242,7 +256,7 @@ impl Observer {
         secret: &mut Option<(Presence, Option<Token>)>,
     ) -> (BTreeMap<Object, Value>, Vec<(Object, Presence)>) {
         let Place { namespace, cluster, uid, .. } = *place;
-        let (live, unreadable) = self.live_objects(namespace, cluster, set).await;
+        let (live, unreadable) = self.live_objects(namespace, cluster, desired.keys().copied(), set).await;
         let mut objects = Vec::new();
         for (object, wanted) in desired {
             let presence = match (object, unreadable.get(object)) {
@@ -260,15 +274,21 @@ impl Observer {
         (live, objects)
     }
 
+    /// The certificate that brokers which run were rendered with.
+    fn carried(&self, namespace: &str, cluster: &str, set: Option<&Value>) -> Option<render::Material> {
+        let map = self.cached(namespace, cluster, Object::ConfigMap).ok().flatten();
+        certificate::carried(set, map.as_ref())
+    }
+
     /// The live objects, and why those are unknown that could not be read.
     async fn live_objects(
         &self,
         namespace: &str,
         cluster: &str,
+        wanted: impl Iterator<Item = Object>,
         set: Option<&Value>,
     ) -> (BTreeMap<Object, Value>, BTreeMap<Object, String>) {
-        let others =
-            Object::ALL.into_iter().filter(|object| !matches!(object, Object::AuthSecret | Object::StatefulSet));
+        let others = wanted.filter(|object| !matches!(object, Object::AuthSecret | Object::StatefulSet));
         let found =
             join_all(others.map(|object| async move { (object, self.live(namespace, cluster, object).await) })).await;
         let mut live: BTreeMap<Object, Value> = set.map(|set| (Object::StatefulSet, set.clone())).into_iter().collect();
@@ -344,7 +364,9 @@ impl Observer {
             let can = |facts: &fsm::Pod| facts.is_up() || (token.is_some() && !facts.terminating);
             match (broker.pod.as_ref().is_some_and(can), pod.as_deref().and_then(pod::incarnation)) {
                 (true, Some(incarnation)) => {
-                    self.brokers.ask(&self.address(namespace, cluster, broker.ordinal), incarnation, inquiry).await
+                    self.brokers
+                        .ask(&self.address((namespace, cluster), broker.ordinal, place.tls), incarnation, inquiry)
+                        .await
                 }
                 _ => fsm::Answer::NotAsked,
             }
@@ -380,25 +402,29 @@ impl Observer {
         });
         let freshness = if all_well { place.freshness } else { place.freshness.max(Freshness::Recent) };
         let ordinal = |node: &str| names::ordinal(cluster, node);
-        self.brokers.partitions(&self.address(namespace, cluster, asked.ordinal), incarnation, freshness, ordinal).await
+        self.brokers
+            .partitions(&self.address((namespace, cluster), asked.ordinal, place.tls), incarnation, freshness, ordinal)
+            .await
     }
 
-    fn member(&self, namespace: &str, cluster: &str, ordinal: u32) -> (Member, BrokerAddress) {
+    fn member(&self, place: &Place<'_>, ordinal: u32) -> (Member, BrokerAddress) {
+        let Place { namespace, cluster, tls, .. } = *place;
         let member = Member {
             node_id: names::pod(cluster, ordinal),
-            addr: names::api_url(cluster, namespace, ordinal, &self.domain),
+            addr: names::api_url(cluster, namespace, ordinal, &self.domain, tls.is_some()),
         };
-        (member, self.address(namespace, cluster, ordinal))
+        (member, self.address((namespace, cluster), ordinal, tls))
     }
 
     /// Where a broker is: by its names alone, never by a status.
-    pub(super) fn address(&self, namespace: &str, cluster: &str, ordinal: u32) -> BrokerAddress {
+    pub(super) fn address(&self, (namespace, cluster): (&str, &str), ordinal: u32, tls: Option<&Tls>) -> BrokerAddress {
         BrokerAddress {
             namespace: namespace.to_owned(),
             pod: names::pod(cluster, ordinal),
             host: names::host(cluster, namespace, ordinal, &self.domain),
             client_port: names::CLIENT_PORT,
             api_port: names::API_PORT,
+            tls: tls.cloned(),
         }
     }
 
@@ -488,13 +514,14 @@ fn make_up(brokers: &mut Vec<fsm::Broker>, replicas: u32) {
 }
 
 /// What a change of the spec is held against.
-struct Running {
+struct Running<'a> {
     able: Option<fsm::Capabilities>,
     moves: Vec<fsm::Move>,
     accepted: Option<RivvenClusterSpec>,
     halted: Option<String>,
     partitions: fsm::Partitions,
     provisioned_bytes: Option<u64>,
+    certificate: &'a certificate::Verdict,
 }
 
 /// Where a cluster is.
@@ -504,6 +531,8 @@ struct Place<'a> {
     uid: &'a str,
     /// How old the brokers' answers may be as far as the number of brokers and the places of replicas are concerned.
     freshness: Freshness,
+    /// How TLS is spoken to its brokers, if it is.
+    tls: Option<&'a Tls>,
 }
 
 /// All answer that they are well, one leads, and all know the same members.

@@ -37,14 +37,24 @@ impl Observer {
             namespace,
             &kube::core::ApiResource::from_gvk(&kind),
         );
-        api.get_opt(&name).await?.map(|found| value(&found)).transpose()
+        match api.get(&name).await {
+            Ok(found) => value(&found).map(Some),
+            // Of an object that is not there the API server tells which; of a kind that is not there it cannot.
+            Err(kube::Error::Api(status))
+                if status.code == 404 && status.details.as_ref().is_none_or(|d| d.name.is_empty()) =>
+            {
+                Err(ObserveError::NoSuchKind { group: group.to_owned(), kind: object.kind() })
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(super) fn cached(&self, namespace: &str, cluster: &str, object: Object) -> Result<Option<Value>, ObserveError> {
         let (_, name) = identity(cluster, object);
         let caches = &self.caches;
         match object {
-            Object::AuthSecret => return Ok(None),
+            Object::AuthSecret | Object::Certificate => return Ok(None),
             Object::ConfigMap => caches.config_maps.get(namespace, &name).map(|found| value(found.as_ref())),
             Object::HeadlessService | Object::ClientService => {
                 caches.services.get(namespace, &name).map(|found| value(found.as_ref()))
@@ -88,20 +98,6 @@ impl Observer {
     ) -> Result<Option<Claim>, ObserveError> {
         let api = Api::<PersistentVolumeClaim>::namespaced(self.client.clone(), namespace);
         Ok(api.get_opt(name).await?.map(|claim| pod::claim(&claim, uid)))
-    }
-
-    /// Whether a Secret that a spec refers to is there. `None`: could not be found out.
-    pub(super) async fn secret_exists(&self, namespace: &str, name: &str) -> Option<bool> {
-        let key = (namespace.to_owned(), name.to_owned());
-        if self.remembered(&key).is_some() {
-            return Some(true);
-        }
-        let api = Api::<Secret>::namespaced(self.client.clone(), namespace);
-        let found = api.get_opt(name).await.ok()?.is_some();
-        if found {
-            self.remember(key, None);
-        }
-        Some(found)
     }
 
     fn remembered(&self, key: &(String, String)) -> Option<SeenSecret> {
@@ -158,6 +154,7 @@ fn ownership(live: &Value, uid: &str) -> Presence {
 fn identity(cluster: &str, object: Object) -> (&'static str, String) {
     match object {
         Object::AuthSecret => ("v1", names::auth_secret(cluster)),
+        Object::Certificate => ("cert-manager.io/v1", names::certificate(cluster)),
         Object::ConfigMap => ("v1", names::config_map(cluster)),
         Object::HeadlessService => ("v1", names::headless_service(cluster)),
         Object::ClientService => ("v1", names::client_service(cluster)),

@@ -1,6 +1,7 @@
 //! Watch caches and broker answers into the plain observations that decisions are made from. Reads only.
 
 pub mod caches;
+mod certificate;
 mod cluster;
 pub mod compare;
 mod history;
@@ -45,13 +46,16 @@ pub struct Observer {
     brokers: Brokers,
     domain: String,
     secrets: Arc<Mutex<HashMap<(String, String), SeenSecret>>>,
+    /// By namespace, Secret, and Secret of the clients' authority.
+    certificates: Arc<Mutex<HashMap<(String, String, Option<String>), certificate::Read>>>,
     refusals: Refusals,
 }
 
 impl Observer {
     /// An observer over `caches` and `brokers`. `domain` is the DNS domain of the Kubernetes cluster.
     pub fn new(client: Client, caches: Caches, brokers: Brokers, domain: String) -> Self {
-        Self { client, caches, brokers, domain, secrets: Arc::default(), refusals: Refusals::default() }
+        let (secrets, certificates, refusals) = (Arc::default(), Arc::default(), Refusals::default());
+        Self { client, caches, brokers, domain, secrets, certificates, refusals }
     }
 
     /// The caches.
@@ -76,6 +80,16 @@ pub enum ObserveError {
     /// The API server refused or did not answer.
     #[error("{}", in_words(.0))]
     Kubernetes(Box<kube::Error>),
+    /// The API server does not know the kind.
+    #[error(
+        "the API server knows no {kind} of {group}: install what brings it, or take out of the spec what asks for it"
+    )]
+    NoSuchKind {
+        /// The API group.
+        group: String,
+        /// The kind.
+        kind: &'static str,
+    },
     /// A defect of the operator.
     #[error("{0}")]
     Internal(String),

@@ -114,11 +114,12 @@ impl Observer {
 
     /// The controller's leader, or else the first broker that runs.
     async fn broker_of(&self, home: &str, cluster: &str, brokers: u32) -> Option<(BrokerAddress, String)> {
+        let tls = self.tls_of(home, cluster).await;
         let mut first = None;
         for ordinal in 0..brokers {
             let Some(pod) = self.caches.pods.get(home, &names::pod(cluster, ordinal)) else { continue };
             let Some(incarnation) = pod::incarnation(&pod) else { continue };
-            let address = self.address(home, cluster, ordinal);
+            let address = self.address((home, cluster), ordinal, tls.as_ref());
             let leads = matches!(
                 self.brokers.said(&address, incarnation).await,
                 Some(rivven_fsm::cluster::Answer::Said { leader: true, .. })

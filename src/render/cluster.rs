@@ -25,11 +25,24 @@ pub struct Input<'a> {
     pub domain: &'a str,
     /// Another value restarts every broker, in order.
     pub restarted_at: Option<&'a str>,
+    /// The certificate, where the spec asks for TLS and there is one.
+    pub certificate: Option<&'a Material>,
+}
+
+/// A certificate, as far as it is rendered. Its key stays in its Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Material {
+    /// Another value restarts every broker, in order: they read their certificate when they start.
+    pub hash: String,
+    /// Whom brokers believe, as PEM.
+    pub authorities: String,
+    /// What they show, as PEM.
+    pub shown: String,
 }
 
 /// Every object of a cluster.
 pub fn cluster(input: &Input<'_>) -> BTreeMap<Object, Value> {
-    BTreeMap::from([
+    let mut objects = BTreeMap::from([
         (Object::AuthSecret, auth_secret(input)),
         (Object::ConfigMap, config_map(input)),
         (Object::HeadlessService, headless_service(input)),
@@ -37,7 +50,9 @@ pub fn cluster(input: &Input<'_>) -> BTreeMap<Object, Value> {
         (Object::PodDisruptionBudget, disruption_budget(input)),
         (Object::NetworkPolicy, network_policy(input)),
         (Object::StatefulSet, stateful_set(input)),
-    ])
+    ]);
+    objects.extend(certificate(input).map(|certificate| (Object::Certificate, certificate)));
+    objects
 }
 
 fn metadata(input: &Input<'_>, name: &str) -> Value {
@@ -77,12 +92,41 @@ fn config_map(input: &Input<'_>) -> Value {
     });
     // JSON is YAML: what reads the one reads the other, and no value needs quoting of its own.
     let text = serde_json::to_string_pretty(&file).unwrap_or_default();
+    let mut data = json!({ "rivven.yaml": text });
+    if let Some(certificate) = input.certificate.filter(|_| input.spec.tls.enabled) {
+        data[names::AUTHORITIES_KEY] = json!(certificate.authorities);
+        data[names::CERTIFICATE_KEY] = json!(certificate.shown);
+    }
     json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": metadata(input, &names::config_map(input.name)),
-        "data": { "rivven.yaml": text },
+        "data": data,
     })
+}
+
+/// What is asked of cert-manager, where the spec names an issuer. Brokers show it to clients and to each other.
+fn certificate(input: &Input<'_>) -> Option<Value> {
+    let issuer = input.spec.tls.issuer_ref.as_ref().filter(|_| input.spec.tls.enabled)?;
+    let (client, headless) = (names::client_service(input.name), names::headless_service(input.name));
+    let under = |service: &str| {
+        let short = format!("{service}.{}.svc", input.namespace);
+        [format!("{short}.{}", input.domain), short]
+    };
+    let names: Vec<String> =
+        under(&format!("*.{headless}")).into_iter().chain(under(&client)).chain([client.clone()]).collect();
+    Some(json!({
+        "apiVersion": "cert-manager.io/v1",
+        "kind": "Certificate",
+        "metadata": metadata(input, &names::certificate(input.name)),
+        "spec": {
+            "secretName": names::certificate_secret(input.name),
+            "issuerRef": { "name": issuer.name, "kind": issuer.kind, "group": issuer.group },
+            "dnsNames": names,
+            "usages": ["digital signature", "key encipherment", "server auth", "client auth"],
+            "privateKey": { "rotationPolicy": "Always" },
+        },
+    }))
 }
 
 fn port(name: &str, port: u16) -> Value {

@@ -3,5 +3,5 @@
 mod cluster;
 mod pod;
 
-pub use cluster::{Input, cluster};
+pub use cluster::{Input, Material, cluster};
 pub use pod::template;

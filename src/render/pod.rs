@@ -9,6 +9,9 @@ use crate::names;
 pub(super) const DATA_DIR: &str = "/data";
 /// Where `rivven.yaml` is mounted.
 const CONFIG_DIR: &str = "/etc/rivven";
+/// Where the certificate is mounted. Beside the configuration and not below it, where a read-only volume has no place for
+/// another.
+const TLS_DIR: &str = "/etc/rivven-tls";
 const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
@@ -33,6 +36,11 @@ pub fn template(input: &Input<'_>) -> Value {
         "containers": [container(input)],
         "volumes": [{ "name": "config", "configMap": { "name": names::config_map(input.name) } }],
     });
+    if let Some(secret) = spec.tls.secret(input.name) {
+        let key = |key: &str| json!({ "key": key, "path": key });
+        let only = json!({ "secretName": secret, "defaultMode": 0o440, "items": [key("tls.crt"), key("tls.key")] });
+        pod["volumes"].as_array_mut().into_iter().for_each(|all| all.push(json!({ "name": "tls", "secret": only })));
+    }
     let optional: [(&str, Option<Value>); 6] = [
         ("imagePullSecrets", (!spec.image_pull_secrets.is_empty()).then(|| json!(spec.image_pull_secrets))),
         ("tolerations", (!spec.tolerations.is_empty()).then(|| json!(spec.tolerations))),
@@ -52,6 +60,8 @@ pub fn template(input: &Input<'_>) -> Value {
     pod["affinity"] = spec.affinity.as_ref().map_or_else(|| apart(input), |affinity| json!(affinity));
     let mut annotations = spec.pod_annotations.clone();
     annotations.extend(input.restarted_at.map(|value| (names::RESTARTED_AT.to_owned(), value.to_owned())));
+    let certificate = input.certificate.filter(|_| spec.tls.enabled);
+    annotations.extend(certificate.map(|certificate| (names::CERTIFICATE_HASH.to_owned(), certificate.hash.clone())));
     json!({ "metadata": { "labels": labels, "annotations": annotations }, "spec": pod })
 }
 
@@ -69,15 +79,19 @@ fn apart(input: &Input<'_>) -> Value {
 fn container(input: &Input<'_>) -> Value {
     let spec = input.spec;
     let port = |name: &str, port: u16| json!({ "name": name, "containerPort": port, "protocol": "TCP" });
+    let mut mounts = vec![
+        json!({ "name": "data", "mountPath": DATA_DIR }),
+        json!({ "name": "config", "mountPath": CONFIG_DIR, "readOnly": true }),
+    ];
+    if spec.tls.enabled {
+        mounts.push(json!({ "name": "tls", "mountPath": TLS_DIR, "readOnly": true }));
+    }
     let mut container = json!({
         "name": names::CONTAINER,
         "image": image(input),
         "ports": [port("client", names::CLIENT_PORT), port("cluster", names::CLUSTER_PORT), port("metrics", names::API_PORT)],
         "env": environment(input),
-        "volumeMounts": [
-            { "name": "data", "mountPath": DATA_DIR },
-            { "name": "config", "mountPath": CONFIG_DIR, "readOnly": true },
-        ],
+        "volumeMounts": mounts,
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "readOnlyRootFilesystem": true,
@@ -106,7 +120,14 @@ fn image(input: &Input<'_>) -> String {
 /// The room to start is the documented 300 s. It is asked every second and not every ten, and the other probes begin
 /// when it succeeds, so that a broker is in service one second after it serves and not eleven.
 fn probes(input: &Input<'_>, container: &mut Value) {
-    let get = |path: &str| json!({ "path": path, "port": "metrics" });
+    // The HTTP API asks no client for a certificate (read in the released source), so the kubelet may ask it.
+    let get = |path: &str| {
+        let mut get = json!({ "path": path, "port": "metrics" });
+        if input.spec.tls.enabled {
+            get["scheme"] = json!("HTTPS");
+        }
+        get
+    };
     let split = input.capabilities.health_split;
     let path = |split_path: &'static str| if split { split_path } else { "/health" };
     container["startupProbe"] = json!({ "httpGet": get(path("/health/startup")), "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 300 });
@@ -159,6 +180,13 @@ fn environment(input: &Input<'_>) -> Value {
         set("RIVVEN_ADVERTISE_ADDR", format!("$(RIVVEN_NODE_ID).{service}:{}", names::CLUSTER_PORT));
         // The Service and not a list of brokers: a list would change, and restart everybody, with each broker added.
         set("RIVVEN_SEEDS", format!("{service}:{}", names::CLUSTER_PORT));
+    }
+    if spec.tls.enabled {
+        set("RIVVEN_TLS_ENABLED", "true".to_owned());
+        set("RIVVEN_TLS_CERT", format!("{TLS_DIR}/tls.crt"));
+        set("RIVVEN_TLS_KEY", format!("{TLS_DIR}/tls.key"));
+        set("RIVVEN_TLS_CA", format!("{CONFIG_DIR}/{}", names::AUTHORITIES_KEY));
+        set("RIVVEN_TLS_VERIFY_CLIENT", spec.tls.client_ca_secret_name.is_some().to_string());
     }
     // Authentication is refused before anything is rendered; so far brokers are fenced by the NetworkPolicy.
     if !spec.auth.enabled {

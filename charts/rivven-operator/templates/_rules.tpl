@@ -41,6 +41,10 @@ What has a controller owner is deleted by the garbage collector, so most kinds n
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, create]
+# What is asked of cert-manager, where a cluster names an issuer.
+- apiGroups: [cert-manager.io]
+  resources: [certificates]
+  verbs: [get, create, update]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

@@ -49,6 +49,9 @@ pub const GUARDS: &[Guard<Candidate>] = &[
     Guard { reason: Reason::BrokerCannotAuthenticate, refuses: broker_cannot_authenticate },
     Guard { reason: Reason::NotSupportedByOperator, refuses: not_supported },
     Guard { reason: Reason::PrerequisiteMissing, refuses: prerequisite_missing },
+    Guard { reason: Reason::CertificateInvalid, refuses: |c| c.certificate_problem.clone() },
+    Guard { reason: Reason::CertificateNotTrusted, refuses: |c| c.certificate_divides.clone() },
+    Guard { reason: Reason::TlsSwitchRefused, refuses: tls_switched },
     Guard { reason: Reason::StorageShrinkRefused, refuses: storage_shrinks },
     Guard { reason: Reason::StorageClassChangeRefused, refuses: storage_class_changes },
     Guard { reason: Reason::ScaleRefused, refuses: scale_not_possible },
@@ -87,10 +90,7 @@ fn broker_cannot_authenticate(c: &Candidate) -> Option<String> {
 
 fn not_supported(c: &Candidate) -> Option<String> {
     let mut unsupported = c.wish.unsupported.clone();
-    // The released broker serves neither; its guards say so first.
-    if c.wish.tls && c.capabilities.tls {
-        unsupported.push("tls: not supported by this release of the operator; take it out".to_owned());
-    }
+    // The released broker has none; its guard says so first.
     if c.wish.auth && c.capabilities.auth {
         unsupported.push("auth: not supported by this release of the operator; take it out".to_owned());
     }
@@ -114,6 +114,19 @@ fn prerequisite_missing(c: &Candidate) -> Option<String> {
 /// A guard on a change: it has nothing to say while no spec was accepted.
 fn changed(c: &Candidate, refuses: fn(&Wish, &Wish) -> Option<String>) -> Option<String> {
     c.accepted.as_ref().and_then(|accepted| refuses(accepted, &c.wish))
+}
+
+/// Brokers that speak TLS and brokers that do not cannot reach each other, and members know each other by URLs.
+fn tls_switched(c: &Candidate) -> Option<String> {
+    if !c.clusters {
+        return None;
+    }
+    changed(c, |now, wish| {
+        let (from, to) = if now.tls { ("on", "off") } else { ("off", "on") };
+        (now.tls != wish.tls).then(|| {
+            format!("tls.enabled was switched {to} where brokers run with it {from}, and the two cannot reach each other: set it back, or make a new cluster")
+        })
+    })
 }
 
 fn storage_shrinks(c: &Candidate) -> Option<String> {

@@ -190,6 +190,10 @@ impl Step {
 
 /// How soon a prerequisite that no watch reports, such as a Secret, is looked for again.
 pub const PREREQUISITE_RETRY: Duration = Duration::from_secs(10);
+/// How soon it is looked whether a certificate was renewed.
+const RENEWED_RETRY: Duration = Duration::from_mins(1);
+/// How soon it is looked whether a certificate was issued: no watch tells of it.
+const ISSUED_RETRY: Duration = Duration::from_secs(2);
 /// How soon it is looked whether what was refused may be asked for again.
 const REFUSAL_RETRY: Duration = Duration::from_mins(1);
 /// How soon brokers are asked again while their answers are waited for.
@@ -205,7 +209,7 @@ pub fn decide(observed: &Observation, now: DateTime<Utc>) -> Decision<Step> {
         Admission::Kept(_) | Admission::Accepted => in_force(observed, now),
     };
     let refusals = observed.admission.refusals();
-    let mut decision = with_spec_condition(decision, refusals);
+    let mut decision = with_certificate_condition(with_spec_condition(decision, refusals), observed);
     // Where there is no other news, the refusal is: it must be seen by `kubectl get` alone.
     if let (Some(refusal), Phase::Ready) = (refusals.first(), decision.phase) {
         decision.reason = refusal.reason;
@@ -237,13 +241,34 @@ fn first(refusals: &[Refusal]) -> (Reason, &str) {
 
 fn with_spec_condition(decision: Decision<Step>, refusals: &[Refusal]) -> Decision<Step> {
     // A Secret comes and goes without a watch telling, so a spec that waits for one is looked at again.
-    let waits = refusals.iter().any(|refusal| refusal.reason == Reason::PrerequisiteMissing);
+    let waits = refusals.iter().any(|refusal| {
+        matches!(
+            refusal.reason,
+            Reason::PrerequisiteMissing | Reason::CertificateInvalid | Reason::CertificateNotTrusted
+        )
+    });
     let decision = if waits { decision.look_again_in(PREREQUISITE_RETRY) } else { decision };
     if refusals.is_empty() {
         return decision.with_condition(ConditionType::SpecAccepted, true, Reason::Accepted, "the spec is in force");
     }
     let all: Vec<&str> = refusals.iter().map(|refusal| refusal.message.as_str()).collect();
     decision.with_condition(ConditionType::SpecAccepted, false, refusals[0].reason, all.join("; "))
+}
+
+fn with_certificate_condition(decision: Decision<Step>, observed: &Observation) -> Decision<Step> {
+    let Some(certificate) = &observed.certificate else { return decision };
+    let is_of = |reason| matches!(reason, Reason::CertificateInvalid | Reason::CertificateNotTrusted);
+    let refused = observed.admission.refusals().iter().find(|refusal| is_of(refusal.reason));
+    let (holds, reason, message) = match (refused, &certificate.awaited) {
+        (Some(refusal), _) => (false, refusal.reason, refusal.message.as_str()),
+        (None, Some(why)) => (false, Reason::CertificateNotIssued, why.as_str()),
+        (None, None) if certificate.ends_soon => {
+            (false, Reason::CertificateEnding, "the certificate ends within two weeks; put a newer one into its Secret")
+        }
+        (None, None) => (true, Reason::AsWanted, "the certificate can be used for every broker"),
+    };
+    // A Secret is not watched: a certificate that was renewed is found by looking.
+    decision.look_again_in(RENEWED_RETRY).with_condition(ConditionType::CertificateValid, holds, reason, message)
 }
 
 /// A spec is in force: bring objects and brokers to it.
@@ -301,8 +326,9 @@ fn held(observed: &Observation, blocked: Blocked) -> Decision<Step> {
     };
     let mut decision = concluded(observed, target, blocked.reason, blocked.message.clone());
     // No watch tells of objects that are not ours, nor of one that could not be read.
+    let again = if blocked.reason == Reason::CertificateNotIssued { ISSUED_RETRY } else { PREREQUISITE_RETRY };
     if blocked.reason != Reason::WaitingForDeletion {
-        decision = decision.look_again_in(PREREQUISITE_RETRY);
+        decision = decision.look_again_in(again);
     }
     decision.blocked_by.push(blocked);
     decision
@@ -402,6 +428,15 @@ fn object_steps(observed: &Observation) -> Objects {
             .filter(|(_, presence)| matches!(presence, Presence::Missing | Presence::Drifted))
             .map(|(object, _)| Step::Apply(*object)),
     );
+    if let Some(why) = observed.certificate.as_ref().and_then(|certificate| certificate.awaited.as_ref()) {
+        // A broker that is started without its certificate hangs on a Secret that is not there.
+        let needs_it = |step: &Step| matches!(step, Step::Apply(Object::ConfigMap | Object::StatefulSet));
+        steps.retain(|step| !needs_it(step));
+        if steps.is_empty() {
+            let message = format!("the certificate of the brokers is awaited: {why}");
+            return Objects::Held(Blocked { reason: Reason::CertificateNotIssued, on: None, message });
+        }
+    }
     if steps.is_empty() { Objects::Current } else { Objects::Apply(steps) }
 }
 

@@ -71,6 +71,8 @@ pub enum ReclaimPolicy {
 pub enum Object {
     /// Secret `rivven-{name}-auth`: the token of the admin API, made once.
     AuthSecret,
+    /// cert-manager's Certificate `rivven-{name}`, where the spec names an issuer.
+    Certificate,
     /// ConfigMap `rivven-{name}-config`
     ConfigMap,
     /// Service `rivven-{name}-headless`
@@ -86,7 +88,7 @@ pub enum Object {
 }
 
 impl Object {
-    /// Every object, in the order in which they are applied.
+    /// What every cluster has, in the order in which they are applied.
     pub const ALL: [Self; 7] = [
         Self::AuthSecret,
         Self::ConfigMap,
@@ -101,6 +103,7 @@ impl Object {
     pub const fn kind(self) -> &'static str {
         match self {
             Self::AuthSecret => "Secret",
+            Self::Certificate => "Certificate",
             Self::ConfigMap => "ConfigMap",
             Self::HeadlessService | Self::ClientService => "Service",
             Self::PodDisruptionBudget => "PodDisruptionBudget",
@@ -348,6 +351,15 @@ pub struct Deletion {
     pub reclaim: ReclaimPolicy,
 }
 
+/// The certificate of the brokers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Certificate {
+    /// It was never there, and why not.
+    pub awaited: Option<String>,
+    /// It ends soon, and nobody is known who renews it.
+    pub ends_soon: bool,
+}
+
 /// A prerequisite that is not the operator's: a Secret, a ConfigMap, an issuer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prerequisite {
@@ -376,6 +388,10 @@ pub struct Candidate {
     pub moves: Vec<Move>,
     /// The largest capacity of a volume of the cluster in bytes, if one is bound.
     pub provisioned_bytes: Option<u64>,
+    /// Why the brokers cannot use the certificate that the spec names.
+    pub certificate_problem: Option<String>,
+    /// Why brokers with that certificate and brokers that run would not believe each other.
+    pub certificate_divides: Option<String>,
     /// Why the rollout of what the spec asks for was halted, if it was and nothing has changed since.
     pub halted: Option<String>,
     /// The version that may be taken although it is older, or skips one, by the annotation.
@@ -394,6 +410,8 @@ impl Candidate {
             partitions: Partitions::Unreplicated,
             moves: Vec::new(),
             provisioned_bytes: None,
+            certificate_problem: None,
+            certificate_divides: None,
             halted: None,
             forced_version: None,
         }
@@ -422,6 +440,8 @@ pub struct Observation {
     pub min_ready: Duration,
     /// The verdict on the spec.
     pub admission: Admission,
+    /// The certificate of the brokers, where they serve TLS.
+    pub certificate: Option<Certificate>,
     /// The operator's objects, held against what is wanted of them. Empty while no spec was ever accepted.
     pub objects: Vec<(Object, Presence)>,
     /// The StatefulSet, if it is there and ours.

@@ -190,6 +190,7 @@ pub fn cluster(states: &[State]) -> Observation {
         paused: false,
         adopt_volumes: false,
         admission: Admission::Accepted,
+        certificate: None,
         objects: Object::ALL.iter().map(|object| (*object, Presence::Current)).collect(),
         stateful_set: Some(StatefulSet {
             uid: "set".to_owned(),

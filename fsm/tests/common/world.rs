@@ -253,6 +253,7 @@ impl World {
             })
             .collect();
         Observation {
+            certificate: None,
             seen_at: now(),
             windows: Vec::new(),
             min_ready: std::time::Duration::ZERO,

@@ -546,6 +546,7 @@ async fn generated_clusters_get_one_verdict() {
                     capabilities: capabilities(&cluster.spec.version),
                     domain: "cluster.local",
                     restarted_at: None,
+                    certificate: None,
                 };
                 for (kind, object) in render::cluster(&input) {
                     match place.create(&object).await {

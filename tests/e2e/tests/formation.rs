@@ -196,7 +196,7 @@ async fn bootstrap(place: &Place, cluster: &str) -> Result<()> {
     let secret = place.api::<Secret>().get(&names::auth_secret(cluster)).await?;
     let token = secret.data.and_then(|mut data| data.remove(names::TOKEN_KEY)).context("a token")?;
     let member = |ordinal| {
-        let addr = names::api_url(cluster, &place.namespace, ordinal, "cluster.local");
+        let addr = names::api_url(cluster, &place.namespace, ordinal, "cluster.local", false);
         json!({ "node_id": names::pod(cluster, ordinal), "addr": addr })
     };
     let members: Vec<_> = (0..3).map(member).collect();

@@ -18,18 +18,18 @@ use openraft::error::{ClientWriteError, RaftError};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 
 use crate::broker::Core;
 use crate::config::Mode;
 use crate::http::{self, answer, json as reply};
 use crate::membership::Heartbeat;
 use crate::metadata::{NodeId, Proposal, ProposalAnswer, SnapshotRequest, raft_id};
+use crate::tls::Stream;
 
 type Answer = Response<Full<Bytes>>;
 
 /// Serves one connection.
-pub(crate) async fn connection(core: Arc<Core>, stream: TcpStream) {
+pub(crate) async fn connection(core: Arc<Core>, stream: Stream) {
     let mut stopping = core.stopping.clone();
     let service = service_fn(move |request| {
         let core = Arc::clone(&core);

@@ -37,6 +37,21 @@ pub struct Config {
     pub advertise_addr: Option<String>,
     #[arg(long, env = "RIVVEN_CLUSTER_AUTH_TOKEN", hide_env_values = true)]
     pub cluster_auth_token: Option<String>,
+    /// The client port and the API speak TLS, and brokers speak it to each other.
+    #[arg(long, env = "RIVVEN_TLS_ENABLED", action = clap::ArgAction::Set, num_args = 0..=1,
+          default_value = "false", default_missing_value = "true")]
+    pub tls_enabled: bool,
+    #[arg(long, env = "RIVVEN_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+    #[arg(long, env = "RIVVEN_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+    /// Whom clients and brokers are believed by; without it, brokers believe who shows the same certificate.
+    #[arg(long, env = "RIVVEN_TLS_CA")]
+    pub tls_ca: Option<PathBuf>,
+    /// Clients must show a certificate.
+    #[arg(long, env = "RIVVEN_TLS_VERIFY_CLIENT", action = clap::ArgAction::Set, num_args = 0..=1,
+          default_value = "false", default_missing_value = "true")]
+    pub tls_verify_client: bool,
     #[arg(long, env = "RIVVEN_DATA_DIR", default_value = "./data")]
     pub data_dir: PathBuf,
     #[arg(long, env = "RIVVEN_DEFAULT_PARTITIONS", default_value_t = 3)]
@@ -82,6 +97,11 @@ impl Config {
             api_bind: any(9090),
             advertise_addr: Some(format!("{node_id}:9393")),
             cluster_auth_token: Some("token".to_owned()),
+            tls_enabled: false,
+            tls_cert: None,
+            tls_key: None,
+            tls_ca: None,
+            tls_verify_client: false,
             data_dir: data_dir.into(),
             default_partitions: 3,
             replication_factor: 3,

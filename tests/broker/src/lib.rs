@@ -10,6 +10,7 @@
 
 pub mod config;
 pub mod metadata;
+pub mod tls;
 
 mod admin;
 mod broker;

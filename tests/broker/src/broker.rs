@@ -16,6 +16,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::{Config, Mode};
 use crate::data::{self, Replicas};
+use crate::faults::Faults;
 use crate::http::{Caller, Names, Resolver};
 use crate::membership::{self, Sessions};
 use crate::metadata::Metadata;
@@ -45,6 +46,7 @@ pub(crate) struct Core {
     /// Marks this run.
     pub(crate) incarnation: String,
     pub(crate) caller: Arc<Caller>,
+    pub(crate) faults: Arc<Faults>,
     pub(crate) metadata: Metadata,
     pub(crate) sessions: Sessions,
     pub(crate) replicas: Replicas,
@@ -104,7 +106,8 @@ impl Broker {
             Addresses { client: clients.local_addr()?, cluster: cluster.local_addr()?, api: api.local_addr()? };
         let peers = tls.as_ref().map(|tls| tls.peers.clone());
         let caller = Arc::new(Caller::new(names, config.cluster_auth_token.clone(), peers));
-        let metadata = Metadata::open(&config, Arc::clone(&caller)).await?;
+        let faults = Arc::<Faults>::default();
+        let metadata = Metadata::open(&config, Arc::clone(&caller), Arc::clone(&faults)).await?;
         if config.mode == Mode::Standalone && !metadata.raft.is_initialized().await? {
             metadata.bootstrap([(metadata.id, BasicNode::new("localhost"))].into()).await?;
         }
@@ -115,6 +118,7 @@ impl Broker {
             disk,
             incarnation: mark()?,
             caller,
+            faults,
             metadata,
             sessions,
             replicas: Replicas::default(),
@@ -165,6 +169,8 @@ impl Broker {
     async fn end(&mut self) {
         self.servers.shutdown().await;
         self.agents.shutdown().await;
+        // Who waits for room on the disk would not end.
+        self.core.faults.clear();
         // Writes nothing; it only ends Raft's tasks, and with them their hold on the files.
         drop(self.core.metadata.raft.shutdown().await);
         self.core.caller.kill();

@@ -19,6 +19,7 @@ pub enum Mode {
 #[derive(Clone, Debug, Parser)]
 #[command(name = "rivvend", about = "A clustered broker for tests")]
 #[allow(missing_docs, reason = "the released broker's names tell it")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the environment")]
 pub struct Config {
     #[arg(long, env = "RIVVEN_MODE", value_enum, default_value = "standalone")]
     pub mode: Mode,
@@ -79,6 +80,10 @@ pub struct Config {
     /// How long a broker may be silent before its partitions get other leaders.
     #[arg(long, env = "RIVVEN_TEST_SESSION_MS", default_value_t = 1000)]
     pub session_ms: u64,
+    /// Faults can be asked for at `/test/faults`.
+    #[arg(long, env = "RIVVEN_TEST_FAULTS", action = clap::ArgAction::Set, num_args = 0..=1,
+          default_value = "false", default_missing_value = "true")]
+    pub test_faults: bool,
     /// Listen on free loopback ports and keep the configured ones as names only: many brokers in one process.
     #[arg(skip)]
     pub loopback: bool,
@@ -113,6 +118,7 @@ impl Config {
             no_require_auth: true,
             version: "0.1.0".to_owned(),
             session_ms: 1000,
+            test_faults: false,
             loopback: true,
         }
     }

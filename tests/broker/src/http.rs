@@ -212,8 +212,8 @@ pub(crate) fn answer(status: StatusCode, kind: &'static str, body: impl Into<Byt
 }
 
 /// The body of a request.
-pub(crate) async fn body(request: Request<Incoming>) -> anyhow::Result<Bytes> {
-    let body = Limited::new(request.into_body(), BODY_LIMIT).collect().await.map_err(|error| anyhow!(error))?;
+pub(crate) async fn body(incoming: Incoming) -> anyhow::Result<Bytes> {
+    let body = Limited::new(incoming, BODY_LIMIT).collect().await.map_err(|error| anyhow!(error))?;
     Ok(body.to_bytes())
 }
 

@@ -17,6 +17,7 @@ mod broker;
 mod client;
 mod controller;
 mod data;
+mod faults;
 mod http;
 mod membership;
 mod program;

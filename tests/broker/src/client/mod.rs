@@ -10,6 +10,7 @@ mod records;
 mod topics;
 
 use crate::broker::Core;
+use crate::faults::Fate;
 use crate::tls::Stream;
 
 /// Serves one client, one request after the other, until it leaves or the broker is stopped.
@@ -33,12 +34,23 @@ async fn exchange(core: &Core, stream: &mut Stream, length: usize) -> anyhow::Re
     let mut frame = vec![0; length];
     stream.read_exact(&mut frame).await?;
     let (request, _, correlation) = Request::from_wire(&frame)?;
-    let response = answer(core, request).await.unwrap_or_else(|message| Response::Error { message });
+    let fate = core.faults.fate(|name| name == operation(&request));
+    let answer = match fate {
+        Some(Fate::Refused) => Err("UNAVAILABLE: refused on demand".to_owned()),
+        _ => answer(core, request).await,
+    };
+    anyhow::ensure!(fate != Some(Fate::ReplyLost), "the reply is lost on demand");
+    let response = answer.unwrap_or_else(|message| Response::Error { message });
     let body = response.to_wire(WireFormat::Postcard, correlation)?;
     let mut reply = u32::try_from(body.len())?.to_be_bytes().to_vec();
     reply.extend(body);
     stream.write_all(&reply).await?;
     Ok(stream.flush().await?)
+}
+
+/// The name of a request, as the protocol has it.
+fn operation(request: &Request) -> String {
+    format!("{request:?}").chars().take_while(char::is_ascii_alphanumeric).collect()
 }
 
 async fn answer(core: &Core, request: Request) -> Result<Response, String> {

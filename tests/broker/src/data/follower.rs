@@ -45,10 +45,14 @@ async fn follow(core: &Core, replica: &Replica, following: &Following) -> anyhow
         }
     }
     loop {
+        core.faults.late().await;
         let (offset, version, high_watermark) = replica.position();
         let node = core.config.node_id.clone();
         let fetch = What::Fetch { node, version, offset, high_watermark };
         let Reply::Records { high_watermark, records } = ask(fetch).await? else { bail!("refused") };
+        if !records.is_empty() {
+            core.faults.room()?;
+        }
         replica.follow(following.epoch, high_watermark, &records)?;
     }
 }

@@ -2,38 +2,41 @@
 #![allow(clippy::result_large_err, reason = "an answer in place of the answer is not an error to carry around")]
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::fmt::{Display, Write as _};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::AUTHORIZATION;
+use hyper::http::request::Parts;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use openraft::BasicNode;
 use openraft::error::{ClientWriteError, RaftError};
+use openraft::raft::AppendEntriesRequest;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 
 use crate::broker::Core;
 use crate::config::Mode;
+use crate::faults::{Fate, Order};
 use crate::http::{self, answer, json as reply};
 use crate::membership::Heartbeat;
-use crate::metadata::{NodeId, Proposal, ProposalAnswer, SnapshotRequest, raft_id};
+use crate::metadata::{NodeId, Proposal, ProposalAnswer, SnapshotRequest, Types, raft_id};
+use crate::tls::Stream;
 
 type Answer = Response<Full<Bytes>>;
 
 /// Serves one connection.
-pub(crate) async fn connection(core: Arc<Core>, stream: TcpStream) {
+pub(crate) async fn connection(core: Arc<Core>, stream: Stream) {
     let mut stopping = core.stopping.clone();
     let service = service_fn(move |request| {
         let core = Arc::clone(&core);
-        async move { Ok::<_, Infallible>(route(&core, request).await) }
+        async move { served(&core, request).await }
     });
     let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
@@ -45,39 +48,71 @@ pub(crate) async fn connection(core: Arc<Core>, stream: TcpStream) {
     drop(connection.await);
 }
 
-async fn route(core: &Core, request: Request<Incoming>) -> Answer {
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    if let (&Method::GET, Some(answer)) = (&method, public(core, &path)) {
+/// Answers, unless a fault was asked for.
+async fn served(core: &Core, request: Request<Incoming>) -> io::Result<Answer> {
+    let (head, body) = request.into_parts();
+    let body = match http::body(body).await {
+        Ok(body) => body,
+        Err(error) => return Ok(failure(StatusCode::BAD_REQUEST, error)),
+    };
+    let path = head.uri.path();
+    let fate = core.faults.fate(|name| name == path || path == "/api/v1/propose" && proposes(&body, name));
+    if fate == Some(Fate::Refused) {
+        return Ok(failure(StatusCode::SERVICE_UNAVAILABLE, "refused on demand"));
+    }
+    let answer = route(core, &head, &body).await;
+    if fate == Some(Fate::ReplyLost) {
+        return Err(io::Error::other("the reply is lost on demand"));
+    }
+    Ok(answer)
+}
+
+/// Whether a proposal is a command of this name.
+fn proposes(body: &Bytes, name: &str) -> bool {
+    let proposal: Value = serde_json::from_slice(body).unwrap_or_default();
+    let command = &proposal["command"];
+    command == name || command.get(name).is_some()
+}
+
+async fn route(core: &Core, head: &Parts, body: &Bytes) -> Answer {
+    let (method, path) = (&head.method, head.uri.path());
+    if let (&Method::GET, Some(answer)) = (method, public(core, path)) {
         return answer;
     }
-    if let Err(refusal) = authorized(core, &request) {
+    if let Err(refusal) = authorized(core, head) {
         return answer(StatusCode::UNAUTHORIZED, "text/plain", refusal);
     }
-    let body = match http::body(request).await {
-        Ok(body) => body,
-        Err(error) => return failure(StatusCode::BAD_REQUEST, error),
-    };
-    let done = match (method.as_str(), path.as_str()) {
+    if let (true, Err(error)) = (writes(path), core.faults.room()) {
+        return failure(StatusCode::INTERNAL_SERVER_ERROR, format!("I/O error: {error}"));
+    }
+    let done = match (method.as_str(), path) {
         ("GET", "/membership") => Ok(membership(core)),
         ("GET", "/api/v1/metadata") => Ok(metadata(core, "eventual")),
         ("GET", "/api/v1/metadata/linearizable") => Ok(linearizable(core).await),
-        ("POST", "/api/v1/bootstrap") => bootstrap(core, &body).await,
-        ("POST", "/api/v1/add-learner") => add_learner(core, &body).await,
-        ("POST", "/api/v1/change-membership") => change_membership(core, &body).await,
-        ("POST", "/api/v1/transfer-leadership") => transfer_leadership(core, &body).await,
+        ("POST", "/api/v1/bootstrap") => bootstrap(core, body).await,
+        ("POST", "/api/v1/add-learner") => add_learner(core, body).await,
+        ("POST", "/api/v1/change-membership") => change_membership(core, body).await,
+        ("POST", "/api/v1/transfer-leadership") => transfer_leadership(core, body).await,
         ("POST", "/api/v1/trigger-election") => Ok(trigger_election(core).await),
-        ("POST", "/api/v1/propose") => propose(core, &body).await,
-        ("POST", "/raft/heartbeat") => heartbeat(core, &body),
-        ("POST", "/raft/append") => append(core, &body).await,
-        ("POST", "/raft/vote") => vote(core, &body).await,
-        ("POST", "/raft/snapshot") => snapshot(core, &body).await,
+        ("POST", "/api/v1/propose") => propose(core, body).await,
+        ("POST", "/raft/heartbeat") => heartbeat(core, body),
+        ("POST", "/raft/append") => append(core, body).await,
+        ("POST", "/raft/vote") => vote(core, body).await,
+        ("POST", "/raft/snapshot") => snapshot(core, body).await,
+        ("POST", "/test/faults") if core.config.test_faults => faults(core, body),
         _ => Ok(answer(StatusCode::NOT_FOUND, "text/plain", "Not found")),
     };
     done.unwrap_or_else(|refusal| refusal)
 }
 
-fn authorized(core: &Core, request: &Request<Incoming>) -> Result<(), &'static str> {
-    let given = request.headers().get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+/// What makes Raft write more than a vote.
+fn writes(path: &str) -> bool {
+    let changes = ["bootstrap", "add-learner", "change-membership", "propose"];
+    path == "/raft/snapshot" || path.strip_prefix("/api/v1/").is_some_and(|change| changes.contains(&change))
+}
+
+fn authorized(core: &Core, head: &Parts) -> Result<(), &'static str> {
+    let given = head.headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
     let given = given.ok_or("Missing Authorization: Bearer <token>")?;
     let token = core.config.cluster_auth_token.as_deref().unwrap_or_default();
     http::same_secret(given, token.as_bytes()).then_some(()).ok_or("Invalid cluster token")
@@ -357,8 +392,22 @@ fn heartbeat(core: &Core, body: &Bytes) -> Result<Answer, Answer> {
     Ok(reply(StatusCode::OK, &json!({})))
 }
 
+/// A broker without room on its disk neither leads nor wants to: others would wait for what it cannot write.
+fn faults(core: &Core, body: &Bytes) -> Result<Answer, Answer> {
+    let order: Order = read(body)?;
+    core.faults.order(order);
+    let room = core.faults.room().is_ok();
+    core.metadata.raft.runtime_config().heartbeat(room);
+    core.metadata.raft.runtime_config().elect(room);
+    Ok(reply(StatusCode::OK, &json!({ "success": true })))
+}
+
 async fn append(core: &Core, body: &Bytes) -> Result<Answer, Answer> {
-    rpc(core.metadata.raft.append_entries(read(body)?).await)
+    let request: AppendEntriesRequest<Types> = read(body)?;
+    if let (false, Err(error)) = (request.entries.is_empty(), core.faults.room()) {
+        return Err(failure(StatusCode::INTERNAL_SERVER_ERROR, format!("I/O error: {error}")));
+    }
+    rpc(core.metadata.raft.append_entries(request).await)
 }
 
 async fn vote(core: &Core, body: &Bytes) -> Result<Answer, Answer> {

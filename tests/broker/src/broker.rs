@@ -9,16 +9,19 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use openraft::BasicNode;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use crate::config::{Config, Mode};
 use crate::data::{self, Replicas};
+use crate::faults::Faults;
 use crate::http::{Caller, Names, Resolver};
 use crate::membership::{self, Sessions};
 use crate::metadata::Metadata;
 use crate::metadata::state::ClusterMetadata;
+use crate::tls::{self, Stream, Tls};
 use crate::{admin, client, controller};
 
 /// How long open connections may take to finish what they do when the broker is stopped.
@@ -43,6 +46,7 @@ pub(crate) struct Core {
     /// Marks this run.
     pub(crate) incarnation: String,
     pub(crate) caller: Arc<Caller>,
+    pub(crate) faults: Arc<Faults>,
     pub(crate) metadata: Metadata,
     pub(crate) sessions: Sessions,
     pub(crate) replicas: Replicas,
@@ -90,6 +94,7 @@ impl Broker {
 
     async fn open(mut config: Config, names: Names) -> anyhow::Result<Self> {
         config.check()?;
+        let tls = Tls::read(&config)?;
         // As the released broker does: without a token the API is closed to everybody.
         config.cluster_auth_token.get_or_insert(mark()?);
         fs::create_dir_all(&config.data_dir).with_context(|| format!("{}", config.data_dir.display()))?;
@@ -99,8 +104,10 @@ impl Broker {
         let api = listen(&config, config.api_bind).await?;
         let addresses =
             Addresses { client: clients.local_addr()?, cluster: cluster.local_addr()?, api: api.local_addr()? };
-        let caller = Arc::new(Caller::new(names, config.cluster_auth_token.clone()));
-        let metadata = Metadata::open(&config, Arc::clone(&caller)).await?;
+        let peers = tls.as_ref().map(|tls| tls.peers.clone());
+        let caller = Arc::new(Caller::new(names, config.cluster_auth_token.clone(), peers));
+        let faults = Arc::<Faults>::default();
+        let metadata = Metadata::open(&config, Arc::clone(&caller), Arc::clone(&faults)).await?;
         if config.mode == Mode::Standalone && !metadata.raft.is_initialized().await? {
             metadata.bootstrap([(metadata.id, BasicNode::new("localhost"))].into()).await?;
         }
@@ -111,14 +118,19 @@ impl Broker {
             disk,
             incarnation: mark()?,
             caller,
+            faults,
             metadata,
             sessions,
             replicas: Replicas::default(),
             stopping,
         });
+        let [on_clients, on_cluster, on_api] = match tls {
+            Some(tls) => [tls.clients, tls.cluster, tls.api].map(Some),
+            None => [None, None, None],
+        };
         let mut agents = JoinSet::new();
         // Not among the servers: until the last record is acknowledged, followers have to be served.
-        agents.spawn(serve(Arc::clone(&core), cluster, data::connection));
+        agents.spawn(serve(Arc::clone(&core), cluster, on_cluster, data::connection));
         agents.spawn(data::run(Arc::clone(&core)));
         agents.spawn(data::keep_in_sync(Arc::clone(&core)));
         agents.spawn(membership::run(Arc::clone(&core)));
@@ -128,8 +140,8 @@ impl Broker {
             core.until_registered().await;
         }
         let mut servers = JoinSet::new();
-        servers.spawn(serve(Arc::clone(&core), api, admin::connection));
-        servers.spawn(serve(Arc::clone(&core), clients, client::connection));
+        servers.spawn(serve(Arc::clone(&core), api, on_api, admin::connection));
+        servers.spawn(serve(Arc::clone(&core), clients, on_clients, client::connection));
         Ok(Self { core, addresses, stop, servers, agents })
     }
 
@@ -157,6 +169,8 @@ impl Broker {
     async fn end(&mut self) {
         self.servers.shutdown().await;
         self.agents.shutdown().await;
+        // Who waits for room on the disk would not end.
+        self.core.faults.clear();
         // Writes nothing; it only ends Raft's tasks, and with them their hold on the files.
         drop(self.core.metadata.raft.shutdown().await);
         self.core.caller.kill();
@@ -169,9 +183,13 @@ async fn listen(config: &Config, at: SocketAddr) -> anyhow::Result<TcpListener> 
 }
 
 /// Serves connections until the broker is stopped, and then those that are open to their end.
-async fn serve<F>(core: Arc<Core>, listener: TcpListener, connection: impl Fn(Arc<Core>, TcpStream) -> F)
-where
-    F: Future<Output = ()> + Send + 'static,
+async fn serve<F>(
+    core: Arc<Core>,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    connection: impl Fn(Arc<Core>, Stream) -> F + Copy + Send + 'static,
+) where
+    F: Future<Output = ()> + Send,
 {
     let mut stopping = core.stopping.clone();
     let mut connections = JoinSet::new();
@@ -179,7 +197,13 @@ where
         tokio::select! {
             accepted = listener.accept() => if let Ok((stream, _)) = accepted {
                 drop(stream.set_nodelay(true));
-                connections.spawn(connection(Arc::clone(&core), stream));
+                let (core, tls) = (Arc::clone(&core), tls.clone());
+                connections.spawn(async move {
+                    match tls::accept(tls.as_ref(), stream).await {
+                        Ok(stream) => connection(core, stream).await,
+                        Err(error) => tracing::debug!("a connection was not accepted: {error:#}"),
+                    }
+                });
             },
             Some(_) = connections.join_next() => {}
             _ = stopping.wait_for(|stopping| *stopping) => break,

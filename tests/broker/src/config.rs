@@ -19,6 +19,7 @@ pub enum Mode {
 #[derive(Clone, Debug, Parser)]
 #[command(name = "rivvend", about = "A clustered broker for tests")]
 #[allow(missing_docs, reason = "the released broker's names tell it")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the environment")]
 pub struct Config {
     #[arg(long, env = "RIVVEN_MODE", value_enum, default_value = "standalone")]
     pub mode: Mode,
@@ -37,6 +38,21 @@ pub struct Config {
     pub advertise_addr: Option<String>,
     #[arg(long, env = "RIVVEN_CLUSTER_AUTH_TOKEN", hide_env_values = true)]
     pub cluster_auth_token: Option<String>,
+    /// The client port and the API speak TLS, and brokers speak it to each other.
+    #[arg(long, env = "RIVVEN_TLS_ENABLED", action = clap::ArgAction::Set, num_args = 0..=1,
+          default_value = "false", default_missing_value = "true")]
+    pub tls_enabled: bool,
+    #[arg(long, env = "RIVVEN_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+    #[arg(long, env = "RIVVEN_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
+    /// Whom clients and brokers are believed by; without it, brokers believe who shows the same certificate.
+    #[arg(long, env = "RIVVEN_TLS_CA")]
+    pub tls_ca: Option<PathBuf>,
+    /// Clients must show a certificate.
+    #[arg(long, env = "RIVVEN_TLS_VERIFY_CLIENT", action = clap::ArgAction::Set, num_args = 0..=1,
+          default_value = "false", default_missing_value = "true")]
+    pub tls_verify_client: bool,
     #[arg(long, env = "RIVVEN_DATA_DIR", default_value = "./data")]
     pub data_dir: PathBuf,
     #[arg(long, env = "RIVVEN_DEFAULT_PARTITIONS", default_value_t = 3)]
@@ -64,6 +80,10 @@ pub struct Config {
     /// How long a broker may be silent before its partitions get other leaders.
     #[arg(long, env = "RIVVEN_TEST_SESSION_MS", default_value_t = 1000)]
     pub session_ms: u64,
+    /// Faults can be asked for at `/test/faults`.
+    #[arg(long, env = "RIVVEN_TEST_FAULTS", action = clap::ArgAction::Set, num_args = 0..=1,
+          default_value = "false", default_missing_value = "true")]
+    pub test_faults: bool,
     /// Listen on free loopback ports and keep the configured ones as names only: many brokers in one process.
     #[arg(skip)]
     pub loopback: bool,
@@ -82,6 +102,11 @@ impl Config {
             api_bind: any(9090),
             advertise_addr: Some(format!("{node_id}:9393")),
             cluster_auth_token: Some("token".to_owned()),
+            tls_enabled: false,
+            tls_cert: None,
+            tls_key: None,
+            tls_ca: None,
+            tls_verify_client: false,
             data_dir: data_dir.into(),
             default_partitions: 3,
             replication_factor: 3,
@@ -93,6 +118,7 @@ impl Config {
             no_require_auth: true,
             version: "0.1.0".to_owned(),
             session_ms: 1000,
+            test_faults: false,
             loopback: true,
         }
     }

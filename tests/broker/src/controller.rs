@@ -13,7 +13,7 @@ pub(crate) async fn run(core: Arc<Core>) {
     let mut term = None;
     loop {
         metadata.borrow_and_update();
-        if core.metadata.leads() {
+        if core.metadata.leads() && core.faults.room().is_ok() {
             let current = core.metadata.metrics().current_term;
             if term.replace(current) != Some(current) {
                 core.sessions.forget();

@@ -14,10 +14,14 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use crate::tls::Stream;
 
 /// Where an advertised name is.
 pub type Resolver = Arc<dyn Fn(&str, u16) -> SocketAddr + Send + Sync>;
@@ -35,10 +39,7 @@ pub(crate) enum Names {
 }
 
 impl Names {
-    /// Opens a connection to `host:port`.
-    pub(crate) async fn connect(&self, address: &str) -> anyhow::Result<TcpStream> {
-        let (host, port) = address.rsplit_once(':').with_context(|| format!("{address} is not host:port"))?;
-        let port: u16 = port.parse().with_context(|| format!("{address} is not host:port"))?;
+    async fn connect(&self, host: &str, port: u16) -> anyhow::Result<TcpStream> {
         let stream = match self {
             Self::Mapped(resolver) => TcpStream::connect(resolver(host, port)).await?,
             Self::Dns => TcpStream::connect((host, port)).await?,
@@ -76,17 +77,31 @@ impl std::error::Error for CallError {}
 pub(crate) struct Caller {
     names: Names,
     token: Option<String>,
+    tls: Option<TlsConnector>,
     idle: Mutex<HashMap<String, Vec<SendRequest<Full<Bytes>>>>>,
     dead: AtomicBool,
 }
 
 impl Caller {
-    pub(crate) fn new(names: Names, token: Option<String>) -> Self {
-        Self { names, token, idle: Mutex::default(), dead: AtomicBool::new(false) }
+    pub(crate) fn new(names: Names, token: Option<String>, tls: Option<TlsConnector>) -> Self {
+        Self { names, token, tls, idle: Mutex::default(), dead: AtomicBool::new(false) }
     }
 
-    pub(crate) fn names(&self) -> &Names {
-        &self.names
+    /// Opens a connection to the cluster port of a broker, which speaks TLS where this one does.
+    pub(crate) async fn follow(&self, address: &str) -> anyhow::Result<Stream> {
+        self.connect(address, self.tls.is_some()).await
+    }
+
+    async fn connect(&self, address: &str, secure: bool) -> anyhow::Result<Stream> {
+        let (host, port) = address.rsplit_once(':').with_context(|| format!("{address} is not host:port"))?;
+        let port = port.parse().with_context(|| format!("{address} is not host:port"))?;
+        let stream = self.names.connect(host, port).await?;
+        if !secure {
+            return Ok(Box::new(stream));
+        }
+        let tls = self.tls.as_ref().context("this broker speaks no TLS")?;
+        let name = ServerName::try_from(host.to_owned())?;
+        Ok(Box::new(tls.connect(name, stream).await.with_context(|| format!("TLS to {address}"))?))
     }
 
     /// From now on nothing leaves: the process is as good as killed.
@@ -104,13 +119,14 @@ impl Caller {
         limit: Duration,
     ) -> Result<A, CallError> {
         let until = Instant::now() + limit;
-        let authority = base.trim_start_matches("http://").trim_end_matches('/');
-        let prepared = async { Ok((self.request(authority, path, body)?, self.sender(authority).await?)) };
+        let base = base.trim_end_matches('/');
+        let authority = authority(base);
+        let prepared = async { Ok((self.request(authority, path, body)?, self.sender(base).await?)) };
         let (request, sender) = timeout_at(until, prepared)
             .await
             .map_err(|_| CallError::NotSent(anyhow!("cannot connect to {authority} in {limit:?}")))?
             .map_err(CallError::NotSent)?;
-        let (status, bytes) = timeout_at(until, self.exchange(authority, sender, request))
+        let (status, bytes) = timeout_at(until, self.exchange(base, sender, request))
             .await
             .map_err(|_| CallError::Unknown(anyhow!("{authority} did not answer in {limit:?}")))?
             .map_err(CallError::Unknown)?;
@@ -133,20 +149,20 @@ impl Caller {
         Ok(request.body(Full::from(serde_json::to_vec(body)?))?)
     }
 
-    async fn sender(&self, authority: &str) -> anyhow::Result<SendRequest<Full<Bytes>>> {
-        while let Some(mut sender) = self.take(authority) {
+    async fn sender(&self, base: &str) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+        while let Some(mut sender) = self.take(base) {
             if sender.ready().await.is_ok() {
                 return Ok(sender);
             }
         }
-        let mut sender = self.open(authority).await?;
+        let mut sender = self.open(base).await?;
         sender.ready().await?;
         Ok(sender)
     }
 
     async fn exchange(
         &self,
-        authority: &str,
+        base: &str,
         mut sender: SendRequest<Full<Bytes>>,
         request: Request<Full<Bytes>>,
     ) -> anyhow::Result<(StatusCode, Bytes)> {
@@ -155,25 +171,30 @@ impl Caller {
         let body = Limited::new(response.into_body(), BODY_LIMIT).collect().await.map_err(|error| anyhow!(error))?;
         if !self.dead.load(Ordering::SeqCst) {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.entry(authority.to_owned()).or_default().push(sender);
+            idle.entry(base.to_owned()).or_default().push(sender);
         }
         Ok((status, body.to_bytes()))
     }
 
-    fn take(&self, authority: &str) -> Option<SendRequest<Full<Bytes>>> {
+    fn take(&self, base: &str) -> Option<SendRequest<Full<Bytes>>> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let senders = idle.get_mut(authority)?;
+        let senders = idle.get_mut(base)?;
         senders.retain(|sender| !sender.is_closed());
         senders.pop()
     }
 
-    async fn open(&self, authority: &str) -> anyhow::Result<SendRequest<Full<Bytes>>> {
-        let stream = self.names.connect(authority).await?;
+    async fn open(&self, base: &str) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+        let stream = self.connect(authority(base), base.starts_with("https://")).await?;
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // Ends by itself when the sender is dropped.
         tokio::spawn(async move { drop(connection.await) });
         Ok(sender)
     }
+}
+
+/// `host:port` of a base URL.
+fn authority(base: &str) -> &str {
+    base.split_once("://").map_or(base, |(_, authority)| authority)
 }
 
 /// An answer with JSON.
@@ -191,8 +212,8 @@ pub(crate) fn answer(status: StatusCode, kind: &'static str, body: impl Into<Byt
 }
 
 /// The body of a request.
-pub(crate) async fn body(request: Request<Incoming>) -> anyhow::Result<Bytes> {
-    let body = Limited::new(request.into_body(), BODY_LIMIT).collect().await.map_err(|error| anyhow!(error))?;
+pub(crate) async fn body(incoming: Incoming) -> anyhow::Result<Bytes> {
+    let body = Limited::new(incoming, BODY_LIMIT).collect().await.map_err(|error| anyhow!(error))?;
     Ok(body.to_bytes())
 }
 

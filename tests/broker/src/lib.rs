@@ -10,12 +10,14 @@
 
 pub mod config;
 pub mod metadata;
+pub mod tls;
 
 mod admin;
 mod broker;
 mod client;
 mod controller;
 mod data;
+mod faults;
 mod http;
 mod membership;
 mod program;

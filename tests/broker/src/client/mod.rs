@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use rivven_protocol::{MAX_MESSAGE_SIZE, PROTOCOL_VERSION, Request, Response, WireFormat};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 mod offsets;
 mod records;
 mod topics;
 
 use crate::broker::Core;
+use crate::faults::Fate;
+use crate::tls::Stream;
 
 /// Serves one client, one request after the other, until it leaves or the broker is stopped.
-pub(crate) async fn connection(core: Arc<Core>, mut stream: TcpStream) {
+pub(crate) async fn connection(core: Arc<Core>, mut stream: Stream) {
     let mut stopping = core.stopping.clone();
     loop {
         let length = tokio::select! {
@@ -28,22 +29,36 @@ pub(crate) async fn connection(core: Arc<Core>, mut stream: TcpStream) {
     }
 }
 
-async fn exchange(core: &Core, stream: &mut TcpStream, length: usize) -> anyhow::Result<()> {
+async fn exchange(core: &Core, stream: &mut Stream, length: usize) -> anyhow::Result<()> {
     anyhow::ensure!(length <= MAX_MESSAGE_SIZE, "a request of {length} bytes");
     let mut frame = vec![0; length];
     stream.read_exact(&mut frame).await?;
     let (request, _, correlation) = Request::from_wire(&frame)?;
-    let response = answer(core, request).await.unwrap_or_else(|message| Response::Error { message });
+    let fate = core.faults.fate(|name| name == operation(&request));
+    let answer = match fate {
+        Some(Fate::Refused) => Err("UNAVAILABLE: refused on demand".to_owned()),
+        _ => answer(core, request).await,
+    };
+    anyhow::ensure!(fate != Some(Fate::ReplyLost), "the reply is lost on demand");
+    let response = answer.unwrap_or_else(|message| Response::Error { message });
     let body = response.to_wire(WireFormat::Postcard, correlation)?;
     let mut reply = u32::try_from(body.len())?.to_be_bytes().to_vec();
     reply.extend(body);
-    Ok(stream.write_all(&reply).await?)
+    stream.write_all(&reply).await?;
+    Ok(stream.flush().await?)
+}
+
+/// The name of a request, as the protocol has it.
+fn operation(request: &Request) -> String {
+    format!("{request:?}").chars().take_while(char::is_ascii_alphanumeric).collect()
 }
 
 async fn answer(core: &Core, request: Request) -> Result<Response, String> {
     match &request {
         Request::Ping => return Ok(Response::Pong),
         _ if core.config.no_require_auth => {}
+        // Without a certificate the connection would not have come this far.
+        _ if core.config.tls_enabled && core.config.tls_verify_client => {}
         // As in the released broker, there is nobody who could log in.
         _ => return Err("AUTHENTICATION_REQUIRED: Please authenticate first".to_owned()),
     }

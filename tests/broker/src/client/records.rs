@@ -50,6 +50,7 @@ pub(super) async fn publish(
     }
     let replica = led(core, found, &id).await?;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+    core.faults.room().map_err(|error| explain(core, &id, error.into()))?;
     let entries = entries.into_iter().map(|(key, value)| (key.map(Vec::from), Vec::from(value))).collect();
     let published = replica.publish(entries, i64::try_from(now).unwrap_or_default()).await;
     published.map(|offset| (id.partition, offset)).map_err(|refusal| explain(core, &id, refusal))

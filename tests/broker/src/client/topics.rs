@@ -14,6 +14,7 @@ use crate::metadata::{raft_id, topic_config};
 
 /// Proposes, and takes an error for an outcome as an error.
 pub(super) async fn propose(core: &Core, command: Command) -> Result<(), String> {
+    core.faults.room().map_err(|error| format!("I/O error: {error}"))?;
     match core.metadata.propose(command).await {
         Ok(Outcome::Error { message }) => Err(message),
         Ok(_) => Ok(()),

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use anyhow::bail;
-use tokio::net::TcpStream;
 
 use super::replica::Replica;
 use super::wire::{Ask, Hello, Reply, What, receive, send};
 use crate::broker::Core;
 use crate::metadata::command::PartitionId;
+use crate::tls::Stream;
 
 /// Whom a replica follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ async fn follow(core: &Core, replica: &Replica, following: &Following) -> anyhow
     let metadata = core.metadata.now();
     let Some(leader) = metadata.nodes.get(&following.leader) else { bail!("unknown leader") };
     let answer_limit = super::patience(core) * 2;
-    let connect = core.caller.names().connect(&leader.cluster_addr);
+    let connect = core.caller.follow(&leader.cluster_addr);
     let mut stream = tokio::time::timeout(answer_limit, connect).await??;
     let token = core.config.cluster_auth_token.clone().unwrap_or_default();
     send(&mut stream, &Hello { token }).await?;
@@ -45,15 +45,19 @@ async fn follow(core: &Core, replica: &Replica, following: &Following) -> anyhow
         }
     }
     loop {
+        core.faults.late().await;
         let (offset, version, high_watermark) = replica.position();
         let node = core.config.node_id.clone();
         let fetch = What::Fetch { node, version, offset, high_watermark };
         let Reply::Records { high_watermark, records } = ask(fetch).await? else { bail!("refused") };
+        if !records.is_empty() {
+            core.faults.room()?;
+        }
         replica.follow(following.epoch, high_watermark, &records)?;
     }
 }
 
-async fn asked(stream: &mut TcpStream, following: &Following, what: What) -> anyhow::Result<Reply> {
+async fn asked(stream: &mut Stream, following: &Following, what: What) -> anyhow::Result<Reply> {
     let Following { topic, partition, epoch, .. } = following.clone();
     send(stream, &Ask { topic, partition, epoch, what }).await?;
     receive(stream).await

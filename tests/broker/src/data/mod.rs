@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout_at};
@@ -21,6 +20,7 @@ use crate::broker::Core;
 use crate::http::same_secret;
 use crate::metadata::command::PartitionId;
 use crate::metadata::state::ClusterMetadata;
+use crate::tls::Stream;
 use follower::Following;
 pub(crate) use log::Record;
 use replica::Fetch;
@@ -172,13 +172,13 @@ pub(crate) async fn keep_in_sync(core: Arc<Core>) {
 }
 
 /// Serves one follower.
-pub(crate) async fn connection(core: Arc<Core>, mut stream: TcpStream) {
+pub(crate) async fn connection(core: Arc<Core>, mut stream: Stream) {
     if let Err(error) = serve(&core, &mut stream).await {
         tracing::debug!("a follower's connection ended: {error:#}");
     }
 }
 
-async fn serve(core: &Core, stream: &mut TcpStream) -> anyhow::Result<()> {
+async fn serve(core: &Core, stream: &mut Stream) -> anyhow::Result<()> {
     let hello: Hello = receive(stream).await?;
     let token = core.config.cluster_auth_token.clone().unwrap_or_default();
     anyhow::ensure!(same_secret(hello.token.as_bytes(), token.as_bytes()), "a wrong token");

@@ -4,10 +4,10 @@ use anyhow::{Context, anyhow, ensure};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 use super::log::Record;
 use crate::metadata::command::PartitionId;
+use crate::tls::Stream;
 
 /// The largest message.
 const LIMIT: u32 = 64 * 1024 * 1024;
@@ -40,14 +40,15 @@ pub(super) enum Reply {
     Refused,
 }
 
-pub(super) async fn send(stream: &mut TcpStream, message: &impl Serialize) -> anyhow::Result<()> {
+pub(super) async fn send(stream: &mut Stream, message: &impl Serialize) -> anyhow::Result<()> {
     let body = postcard::to_stdvec(message)?;
     let mut frame = u32::try_from(body.len())?.to_be_bytes().to_vec();
     frame.extend(body);
-    Ok(stream.write_all(&frame).await?)
+    stream.write_all(&frame).await?;
+    Ok(stream.flush().await?)
 }
 
-pub(super) async fn receive<T: DeserializeOwned>(stream: &mut TcpStream) -> anyhow::Result<T> {
+pub(super) async fn receive<T: DeserializeOwned>(stream: &mut Stream) -> anyhow::Result<T> {
     let length = stream.read_u32().await?;
     ensure!(length <= LIMIT, "a message of {length} bytes");
     let mut body = vec![0; length as usize];

@@ -38,7 +38,6 @@ impl Applied {
 }
 
 /// What has been applied, and where it is told.
-#[derive(Debug)]
 pub(super) struct Machine {
     store: Store,
     applied: Applied,
@@ -99,6 +98,7 @@ impl RaftStateMachine<Types> for Machine {
     ) -> Result<(), Failure> {
         let applied: Applied = serde_json::from_slice(&snapshot)
             .map_err(|error| StorageIOError::read_snapshot(Some(meta.signature()), &error))?;
+        self.store.until_room().await;
         self.store.set_fact("snapshot", &applied)?;
         self.applied = applied;
         self.told.send_replace(Arc::clone(&self.applied.metadata));
@@ -119,6 +119,7 @@ pub(super) struct Builder {
 
 impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, Failure> {
+        self.store.until_room().await;
         self.store.set_fact("snapshot", &self.applied)?;
         self.applied.snapshot()
     }

@@ -22,6 +22,7 @@ mod network;
 mod store;
 
 use crate::Config;
+use crate::faults::Faults;
 use crate::http::{CallError, Caller};
 use command::{Command, Outcome};
 use machine::Machine;
@@ -79,11 +80,12 @@ pub(crate) struct Metadata {
     pub(crate) raft: Raft<Types>,
     current: watch::Receiver<Arc<ClusterMetadata>>,
     caller: Arc<Caller>,
+    faults: Arc<Faults>,
     pause: Duration,
 }
 
 impl Metadata {
-    pub(crate) async fn open(config: &Config, caller: Arc<Caller>) -> anyhow::Result<Self> {
+    pub(crate) async fn open(config: &Config, caller: Arc<Caller>, faults: Arc<Faults>) -> anyhow::Result<Self> {
         let raft_config = openraft::Config {
             cluster_name: "rivven".to_owned(),
             heartbeat_interval: config.raft_heartbeat_ms,
@@ -94,12 +96,12 @@ impl Metadata {
             ..openraft::Config::default()
         };
         let id = raft_id(&config.node_id);
-        let store = Store::open(&config.data_dir.join("raft.redb"))?;
+        let store = Store::open(&config.data_dir.join("raft.redb"), Arc::clone(&faults))?;
         let (machine, current) = Machine::open(store.clone())?;
         let pause = Duration::from_millis(config.raft_heartbeat_ms);
         let network = network::Network { caller: Arc::clone(&caller), pause };
         let raft = Raft::new(id, Arc::new(raft_config.validate()?), network, store, machine).await?;
-        Ok(Self { id, raft, current, caller, pause })
+        Ok(Self { id, raft, current, caller, faults, pause })
     }
 
     /// What has been applied here.
@@ -151,6 +153,7 @@ impl Metadata {
         loop {
             metrics.borrow_and_update();
             if self.leads() {
+                self.faults.room()?;
                 // Never sent elsewhere after this: what failed here may have happened.
                 let limit = tokio::time::timeout_at(until, self.propose_here(command.clone())).await;
                 match limit.context("no quorum agreed in time")? {

@@ -14,13 +14,17 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{NodeId, Types};
+use crate::faults::Faults;
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const FACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("facts");
 
 /// The file. Clones are the same one.
-#[derive(Clone, Debug)]
-pub(super) struct Store(Arc<Database>);
+#[derive(Clone)]
+pub(super) struct Store {
+    file: Arc<Database>,
+    faults: Arc<Faults>,
+}
 
 type Failure = StorageError<NodeId>;
 
@@ -33,17 +37,17 @@ fn malformed(error: serde_json::Error) -> Failure {
 }
 
 impl Store {
-    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+    pub(super) fn open(path: &Path, faults: Arc<Faults>) -> anyhow::Result<Self> {
         let database = Database::create(path)?;
         let write = database.begin_write()?;
         write.open_table(LOG)?;
         write.open_table(FACTS)?;
         write.commit()?;
-        Ok(Self(Arc::new(database)))
+        Ok(Self { file: Arc::new(database), faults })
     }
 
     pub(super) fn fact<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Failure> {
-        let read = self.0.begin_read().map_err(failed)?;
+        let read = self.file.begin_read().map_err(failed)?;
         let facts = read.open_table(FACTS).map_err(failed)?;
         let found = facts.get(name).map_err(failed)?;
         found.map(|bytes| serde_json::from_slice(bytes.value())).transpose().map_err(malformed)
@@ -51,13 +55,18 @@ impl Store {
 
     pub(super) fn set_fact<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Failure> {
         let bytes = serde_json::to_vec(value).map_err(malformed)?;
-        let write = self.0.begin_write().map_err(failed)?;
+        let write = self.file.begin_write().map_err(failed)?;
         write.open_table(FACTS).map_err(failed)?.insert(name, bytes.as_slice()).map_err(failed)?;
         write.commit().map_err(failed)
     }
 
+    /// For what may be large. A vote always fits: a broker with a full disk still knows whom it voted for.
+    pub(super) async fn until_room(&self) {
+        self.faults.until_room().await;
+    }
+
     fn remove(&self, range: impl RangeBounds<u64>, purged: Option<LogId<NodeId>>) -> Result<(), Failure> {
-        let write = self.0.begin_write().map_err(failed)?;
+        let write = self.file.begin_write().map_err(failed)?;
         write.open_table(LOG).map_err(failed)?.retain_in(range, |_, _| false).map_err(failed)?;
         if let Some(purged) = purged {
             let bytes = serde_json::to_vec(&purged).map_err(malformed)?;
@@ -72,7 +81,7 @@ impl RaftLogReader<Types> for Store {
         &mut self,
         range: RB,
     ) -> Result<Vec<Entry<Types>>, Failure> {
-        let read = self.0.begin_read().map_err(failed)?;
+        let read = self.file.begin_read().map_err(failed)?;
         let log = read.open_table(LOG).map_err(failed)?;
         log.range(range)
             .map_err(failed)?
@@ -86,7 +95,7 @@ impl RaftLogStorage<Types> for Store {
 
     async fn get_log_state(&mut self) -> Result<LogState<Types>, Failure> {
         let last_purged_log_id = self.fact("purged")?;
-        let read = self.0.begin_read().map_err(failed)?;
+        let read = self.file.begin_read().map_err(failed)?;
         let log = read.open_table(LOG).map_err(failed)?;
         let last: Option<Entry<Types>> = match log.last().map_err(failed)? {
             Some((_, bytes)) => Some(serde_json::from_slice(bytes.value()).map_err(malformed)?),
@@ -112,7 +121,8 @@ impl RaftLogStorage<Types> for Store {
         I: IntoIterator<Item = Entry<Types>> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let write = self.0.begin_write().map_err(failed)?;
+        self.until_room().await;
+        let write = self.file.begin_write().map_err(failed)?;
         {
             let mut log = write.open_table(LOG).map_err(failed)?;
             for entry in entries {

@@ -13,7 +13,7 @@ use rivven_test_broker::config::Mode;
 use rivven_test_broker::{Addresses, Broker, Config, Resolver};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -169,12 +169,24 @@ pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) 
 }
 
 pub async fn http(at: SocketAddr, method: &str, path: &str, token: Option<&str>, body: Option<Value>) -> (u16, Value) {
-    let Ok(mut stream) = TcpStream::connect(at).await else { return (0, Value::Null) };
+    let Ok(stream) = TcpStream::connect(at).await else { return (0, Value::Null) };
+    exchange(stream, method, path, token, body).await
+}
+
+/// One exchange on a connection of its own; 0: no answer.
+pub async fn exchange(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    body: Option<Value>,
+) -> (u16, Value) {
     let body = body.map(|body| body.to_string()).unwrap_or_default();
     let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
     let head = format!("{method} {path} HTTP/1.1\r\nhost: b\r\nconnection: close\r\n{token}");
     let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
     stream.write_all(request.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
     let mut answer = Vec::new();
     drop(stream.read_to_end(&mut answer).await);
     let answer = String::from_utf8(answer).unwrap();

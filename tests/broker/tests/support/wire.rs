@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rivven_protocol::{MessageData, PartitionMetadata, Request, Response, WireFormat};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
@@ -13,12 +13,18 @@ use super::{Links, PATIENCE, eventually};
 
 /// One request on a connection of its own.
 pub async fn ask(at: SocketAddr, request: Request) -> std::io::Result<Response> {
-    let mut stream = TcpStream::connect(at).await?;
+    let stream = TcpStream::connect(at).await?;
     stream.set_nodelay(true)?;
+    ask_on(stream, request).await
+}
+
+/// The only request on a connection.
+pub async fn ask_on(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: Request) -> std::io::Result<Response> {
     let body = request.to_wire(WireFormat::Postcard, 7).unwrap();
     let mut frame = u32::try_from(body.len()).unwrap().to_be_bytes().to_vec();
     frame.extend(body);
     stream.write_all(&frame).await?;
+    stream.flush().await?;
     let length = stream.read_u32().await?;
     let mut reply = vec![0; length as usize];
     stream.read_exact(&mut reply).await?;

@@ -13,11 +13,13 @@ use rivven_operator::broker::{Access, BrokerAddress};
 use rivven_protocol::{Request, Response, WireFormat};
 use rivven_sim::{Behaviour, Session, Sim};
 use rivven_test_broker::config::Mode;
+use rivven_test_broker::tls::connector;
 use rivven_test_broker::{Addresses, Broker, Config, Resolver};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsConnector;
 
 /// How often the brokers follow the pods.
 const PACE: Duration = Duration::from_millis(100);
@@ -46,6 +48,8 @@ type Table = Arc<Mutex<BTreeMap<String, Addresses>>>;
 struct Running {
     container: String,
     broker: Broker,
+    /// How its API is spoken to, if by TLS.
+    tls: Option<TlsConnector>,
 }
 
 #[derive(Default)]
@@ -64,6 +68,8 @@ struct Inner {
     running: tokio::sync::Mutex<BTreeMap<String, Running>>,
     addresses: Table,
     ready: Arc<Mutex<BTreeSet<String>>>,
+    /// Pods whose brokers speak TLS: what goes through their doors is not to be read.
+    encrypted: Mutex<BTreeSet<String>>,
     /// Pods whose brokers do not start although their containers run.
     late: Mutex<BTreeSet<String>>,
     doors: Mutex<BTreeMap<String, SocketAddr>>,
@@ -97,6 +103,7 @@ impl Clustered {
             running: tokio::sync::Mutex::default(),
             addresses: Table::default(),
             ready,
+            encrypted: Mutex::default(),
             late: Mutex::default(),
             doors: Mutex::default(),
             tasks: Mutex::default(),
@@ -202,13 +209,17 @@ impl Inner {
             if !running.contains_key(&name)
                 && let Some(config) = self.config(&name)
             {
+                let tls = config.tls_ca.as_ref().map(|ca| connector(ca, None).unwrap());
                 let broker = Broker::start(config, self.resolver()).await.unwrap();
+                if tls.is_some() {
+                    self.encrypted.lock().unwrap().insert(name.clone());
+                }
                 self.addresses.lock().unwrap().insert(name.clone(), broker.addresses());
-                running.insert(name.clone(), Running { container, broker });
+                running.insert(name.clone(), Running { container, broker, tls });
             }
         }
         for (name, running) in running.iter() {
-            let ready = answers_200(running.broker.addresses().api).await;
+            let ready = answers_200(running.broker.addresses().api, name, running.tls.as_ref()).await;
             let mut known = self.ready.lock().unwrap();
             if ready {
                 known.insert(name.clone())
@@ -225,8 +236,35 @@ impl Inner {
         let secret = self.sim.get("secrets", "default", "rivven-x-auth")?;
         let token: ByteString = serde_json::from_value(secret["data"]["token"].clone()).ok()?;
         config.cluster_auth_token = Some(String::from_utf8(token.0).ok()?);
-        config.advertise_addr = Some(format!("{pod}.rivven-x-headless.default.svc.cluster.local:9393"));
+        config.advertise_addr = Some(format!("{}:9393", host(pod)));
+        self.certify(&mut config, pod)?;
         Some(config)
+    }
+
+    /// As the kubelet mounts the certificate, and the broker reads it when it starts. `None`: the pod cannot start.
+    fn certify(&self, config: &mut Config, name: &str) -> Option<()> {
+        let pod = self.sim.get("pods", "default", name)?;
+        let spec = &pod["spec"];
+        let variables = spec["containers"][0]["env"].as_array()?;
+        let is = |variable: &str| variables.iter().any(|v| v["name"] == *variable && v["value"] == "true");
+        if !is("RIVVEN_TLS_ENABLED") {
+            return Some(());
+        }
+        let mounted = spec["volumes"].as_array()?.iter().find(|volume| volume["name"] == "tls")?;
+        let secret = self.sim.get("secrets", "default", mounted["secret"]["secretName"].as_str()?)?;
+        let map = self.sim.get("configmaps", "default", "rivven-x-config")?;
+        let files = self.disks.path().join(pod["metadata"]["uid"].as_str()?);
+        std::fs::create_dir_all(&files).ok()?;
+        let write = |file: &str, content: &[u8]| {
+            let path = files.join(file);
+            std::fs::write(&path, content).ok().map(|()| path)
+        };
+        let private = |key: &str| serde_json::from_value::<ByteString>(secret["data"][key].clone()).ok();
+        config.tls_cert = write("tls.crt", &private("tls.crt")?.0);
+        config.tls_key = write("tls.key", &private("tls.key")?.0);
+        config.tls_ca = write("ca.crt", map["data"]["ca.crt"].as_str()?.as_bytes());
+        (config.tls_enabled, config.tls_verify_client) = (true, is("RIVVEN_TLS_VERIFY_CLIENT"));
+        Some(())
     }
 
     /// Brokers find each other by their DNS names.
@@ -279,6 +317,13 @@ fn find(addresses: &Table, pod: &str, port: u16) -> SocketAddr {
 
 /// One call: each has a connection of its own.
 async fn pass(inner: &Weak<Inner>, mut near: TcpStream, pod: &str) -> std::io::Result<()> {
+    let Some(held) = inner.upgrade() else { return Ok(()) };
+    if held.encrypted.lock().unwrap().contains(pod) {
+        let api = find(&held.addresses, pod, 9090);
+        drop(held);
+        return tokio::io::copy_bidirectional(&mut near, &mut TcpStream::connect(api).await?).await.map(drop);
+    }
+    drop(held);
     let request = message(&mut near).await?;
     let Some(held) = inner.upgrade() else { return Ok(()) };
     let fault = if request.starts_with(b"POST ") { held.planned() } else { None };
@@ -322,8 +367,22 @@ async fn message(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
     Ok(request)
 }
 
-async fn answers_200(api: SocketAddr) -> bool {
-    let Ok(mut stream) = TcpStream::connect(api).await else { return false };
+fn host(pod: &str) -> String {
+    format!("{pod}.rivven-x-headless.default.svc.cluster.local")
+}
+
+async fn answers_200(api: SocketAddr, pod: &str, tls: Option<&TlsConnector>) -> bool {
+    let Ok(stream) = TcpStream::connect(api).await else { return false };
+    match tls {
+        None => is_ready(stream).await,
+        Some(tls) => match tls.connect(host(pod).try_into().unwrap(), stream).await {
+            Ok(stream) => is_ready(stream).await,
+            Err(_) => false,
+        },
+    }
+}
+
+async fn is_ready(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> bool {
     let request = b"GET /health/ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     let mut answer = Vec::new();
     stream.write_all(request).await.is_ok()

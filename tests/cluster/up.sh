@@ -130,3 +130,6 @@ CMD=-P "$here/image.sh" localhost/pause:1 /catatonit 65535 /usr/bin/catatonit=/c
 node_ready() { [ "$(admin get node node-1 -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}')" = True ]; }
 await "a Ready node" node_ready
 admin apply -f "$here/storage-class.yaml" >/dev/null
+admin create --validate=false -f "$BIN/cert-manager.yaml" >/dev/null
+admin create namespace cert-manager >/dev/null
+start cert-manager "$BIN/cert-manager" --kubeconfig="$STATE/admin.conf" --leader-elect=false --cluster-resource-namespace=cert-manager

@@ -53,7 +53,34 @@ pub(crate) fn for_cluster() -> Result<PathBuf> {
         go(&bin, module, &format!("{module}, about 2 minutes the first time"), "-s -w", &[package.to_owned()])?;
     }
     helm()?;
+    cert_manager(&bin)?;
     Ok(bin)
+}
+
+/// cert-manager's controller, and its CRDs, which stand in its module as a template of which only labels are to be filled.
+fn cert_manager(bin: &Path) -> Result<()> {
+    const MODULE: &str = "github.com/cert-manager/cert-manager";
+    go(bin, "cert-manager", "cert-manager, about 3 minutes the first time", "-s -w", &[format!("{MODULE}/cmd/controller")])?;
+    let crds = bin.join("cert-manager.yaml");
+    if crds.exists() {
+        return Ok(());
+    }
+    let module = paths::root().join("tests/cluster/modules/cert-manager");
+    let source = program("go").args(["list", "-m", "-f", "{{.Dir}}", MODULE]).dir(module).read()?;
+    let folder = Path::new(source.trim()).join("deploy/crds");
+    let mut text = String::new();
+    for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            text.push_str("---\n");
+            let file = fs::read_to_string(&path)?;
+            file.lines().filter(|line| !line.contains("{{")).for_each(|line| {
+                text.push_str(line);
+                text.push('\n');
+            });
+        }
+    }
+    Ok(fs::write(crds, text)?)
 }
 
 /// The API server of the oldest Kubernetes that is supported, and etcd.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rivven_conformance::load::{self, Options, Report};
+use rivven_conformance::tls::Tls;
 use rivven_operator::api::Phase;
 use rivven_operator::names;
 use serde_json::{Value, json};
@@ -36,11 +37,27 @@ impl Load {
 
     /// Begins to write to a topic of `partitions`. Brokers `0..brokers` may lead them.
     pub async fn start(place: &Place, cluster: &str, brokers: u32, topic: &str, partitions: u32) -> Result<Self> {
+        Self::speaking(None, place, cluster, brokers, topic, partitions).await
+    }
+
+    /// The same by TLS, where a client is given one.
+    pub async fn speaking(
+        mut tls: Option<Tls>,
+        place: &Place,
+        cluster: &str,
+        brokers: u32,
+        topic: &str,
+        partitions: u32,
+    ) -> Result<Self> {
         let mut doors = Vec::new();
         let mut address = Vec::new();
         for ordinal in 0..brokers {
             let pod = names::pod(cluster, ordinal);
             let door = place.door(&pod, names::CLIENT_PORT).await?;
+            if let Some(tls) = &mut tls {
+                let host = names::host(cluster, &place.namespace, ordinal, "cluster.local");
+                tls.names.push((door.address.clone(), host));
+            }
             address.push((pod, door.address.clone()));
             doors.push(door);
         }
@@ -48,6 +65,7 @@ impl Load {
         let mut options = Options::new(bootstrap, topic, partitions);
         (options.address, options.duration, options.patience) =
             (address, Duration::from_mins(10), Duration::from_mins(1));
+        options.tls = tls;
         let stop = Arc::clone(&options.stop);
         let producing = tokio::spawn(async move { load::run(&options).await });
         Ok(Self { producing, stop, _doors: doors })

@@ -166,6 +166,22 @@ impl Clustered {
         }
     }
 
+    /// Asks a broker to fail in some way, as `POST /test/faults` of the test broker takes it.
+    pub async fn fault(&self, pod: &str, order: &serde_json::Value) {
+        let secret = self.0.sim.get("secrets", "default", "rivven-x-auth").unwrap();
+        let token: ByteString = serde_json::from_value(secret["data"]["token"].clone()).unwrap();
+        let (token, body) = (String::from_utf8(token.0).unwrap(), order.to_string());
+        let head = format!(
+            "POST /test/faults HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(find(&self.0.addresses, pod, 9090)).await.unwrap();
+        stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    }
+
     /// The pods whose brokers run.
     pub fn running(&self) -> Vec<String> {
         self.0.addresses.lock().unwrap().keys().cloned().collect()
@@ -237,6 +253,7 @@ impl Inner {
         let token: ByteString = serde_json::from_value(secret["data"]["token"].clone()).ok()?;
         config.cluster_auth_token = Some(String::from_utf8(token.0).ok()?);
         config.advertise_addr = Some(format!("{}:9393", host(pod)));
+        config.test_faults = true;
         self.certify(&mut config, pod)?;
         Some(config)
     }

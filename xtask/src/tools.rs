@@ -60,7 +60,13 @@ pub(crate) fn for_cluster() -> Result<PathBuf> {
 /// cert-manager's controller, and its CRDs, which stand in its module as a template of which only labels are to be filled.
 fn cert_manager(bin: &Path) -> Result<()> {
     const MODULE: &str = "github.com/cert-manager/cert-manager";
-    go(bin, "cert-manager", "cert-manager, about 3 minutes the first time", "-s -w", &[format!("{MODULE}/cmd/controller")])?;
+    go(
+        bin,
+        "cert-manager",
+        "cert-manager, about 3 minutes the first time",
+        "-s -w",
+        &[format!("{MODULE}/cmd/controller")],
+    )?;
     let crds = bin.join("cert-manager.yaml");
     if crds.exists() {
         return Ok(());

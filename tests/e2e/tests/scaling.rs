@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use rivven_e2e::load::Load;
 use rivven_e2e::{Place, operator, wait};
 use rivven_operator::api::{Phase, RivvenCluster};
@@ -97,6 +98,33 @@ async fn the_operator_may_be_killed_while_brokers_come_and_go() -> Result<()> {
     operator::kill(&client).await?;
     serving(&place, 3).await?;
     load.finish("brokers came and went with the operator killed four times").await?;
+    place.done().await
+}
+
+/// Kubernetes' own autoscaler, through the subresource `scale`. It needs no metrics to keep to its bounds.
+#[tokio::test]
+async fn an_autoscaler_scales_the_cluster() -> Result<()> {
+    operator::ensure(&[]).await?;
+    let place = Place::new("autoscaled").await?;
+    let load = Load::on_three(&place, 4, PARTITIONS, json!({})).await?;
+    let api = place.api::<HorizontalPodAutoscaler>();
+    let target = json!({ "apiVersion": "rivven.io/v1alpha1", "kind": "RivvenCluster", "name": "x" });
+    let spec = json!({ "scaleTargetRef": target, "minReplicas": 4, "maxReplicas": 5 });
+    let scaler = serde_json::from_value(json!({ "metadata": { "name": "x" }, "spec": spec }))?;
+    api.create(&PostParams::default(), &scaler).await?;
+    wait::until("asked for four", || async {
+        Ok((place.api::<RivvenCluster>().get("x").await?.spec.replicas == 4).then_some(()))
+    })
+    .await?;
+    serving(&place, 4).await?;
+    let bounds = Patch::Merge(json!({ "spec": { "minReplicas": 1, "maxReplicas": 3 } }));
+    api.patch("x", &PatchParams::default(), &bounds).await?;
+    wait::until("asked for three", || async {
+        Ok((place.api::<RivvenCluster>().get("x").await?.spec.replicas == 3).then_some(()))
+    })
+    .await?;
+    serving(&place, 3).await?;
+    load.finish("scaled by an autoscaler").await?;
     place.done().await
 }
 

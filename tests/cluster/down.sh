@@ -9,11 +9,13 @@ end() {
 }
 # A pid file may outlive its process: only a process that runs in our namespace or from our state is ours to end.
 ours() { [ -d "/proc/$1" ] && tr '\0' ' ' <"/proc/$1/cmdline" | grep -qF "$STATE/"; }
-for name in volumes kubelet; do # kubelet first, or it would start the containers again
-  pid=$(cat "$STATE/run/$name.pid" 2>/dev/null)
+for file in "$STATE"/run/volumes.pid "$STATE"/run/kubelet-*.pid; do # kubelets first, or they would start the containers again
+  pid=$(cat "$file" 2>/dev/null)
   [ -n "$pid" ] && ours "$pid" && end KILL "$pid"
 done
-tasks=$(timeout 10 ctr -a "$STATE/run/containerd.sock" -n k8s.io tasks ls 2>/dev/null | awk 'NR > 1 {print $2}')
+tasks=$(for socket in "$STATE"/run/node-*/containerd.sock; do
+  timeout 10 ctr -a "$socket" -n k8s.io tasks ls 2>/dev/null | awk 'NR > 1 {print $2}'
+done)
 sandboxes=$(for pid in $tasks; do ip netns identify "$pid" 2>/dev/null; done | sort -u | grep '^cni-')
 end KILL $tasks
 for signal in TERM KILL; do
@@ -26,7 +28,7 @@ for signal in TERM KILL; do
 done
 # Containers whose runtime was killed keep running: they are found by the cluster's own cgroup.
 for ((n = 0; n < 20; n++)); do
-  left=$(cat $(find /sys/fs/cgroup/*/"$NETNS" /sys/fs/cgroup/"$NETNS" -name cgroup.procs 2>/dev/null) /dev/null 2>/dev/null | sort -u)
+  left=$(cat $(find /sys/fs/cgroup/*/"$NETNS"-[0-9]* /sys/fs/cgroup/"$NETNS"-[0-9]* -name cgroup.procs 2>/dev/null) /dev/null 2>/dev/null | sort -u)
   [ -z "$left" ] && break
   end KILL $left
   sleep .1
@@ -40,6 +42,6 @@ losetup -l -n -O NAME,BACK-FILE 2>/dev/null | awk -v s="$STATE/" 'index($2, s) =
 for sandbox in $sandboxes; do ip netns del "$sandbox" 2>/dev/null; done
 ip link del "$LINK" 2>/dev/null
 ip netns del "$NETNS" 2>/dev/null
-find /sys/fs/cgroup/*/"$NETNS" /sys/fs/cgroup/"$NETNS" -depth -type d -exec rmdir {} + 2>/dev/null
+find /sys/fs/cgroup/*/"$NETNS"-[0-9]* /sys/fs/cgroup/"$NETNS"-[0-9]* -depth -type d -exec rmdir {} + 2>/dev/null
 rm -rf "$STATE"
 exit 0

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds a from-scratch image and loads it into the cluster's containerd.
+# Builds a from-scratch image and loads it into each node of the cluster.
 # Usage: [CMD=argument] image.sh NAME:TAG ENTRYPOINT USER FILE=/destination ...
 . "$(dirname "$0")/lib.sh"
 name=$1 entrypoint=$2 user=$3
@@ -10,4 +10,4 @@ umoci init --layout "$work/l" && umoci new --image "$work/l:t"
 for file in "$@"; do umoci insert --image "$work/l:t" "${file%%=*}" "${file#*=}"; done
 umoci config --image "$work/l:t" --config.entrypoint "$entrypoint" ${CMD:+--config.cmd "$CMD"} --config.user "$user" --os linux --architecture amd64
 skopeo copy -q "oci:$work/l:t" "docker-archive:$work/i.tar:$name"
-ctr -a "$STATE/run/containerd.sock" -n k8s.io images import "$work/i.tar" >/dev/null
+for socket in "$STATE"/run/node-*/containerd.sock; do ctr -a "$socket" -n k8s.io images import "$work/i.tar" >/dev/null; done

@@ -32,3 +32,19 @@ await() {
   echo "waited a minute in vain: $what (logs in $STATE/log)" >&2
   return 1
 }
+# Both work in the folder of the keys.
+certificate() { # name subject [subjectAltName]
+  openssl req -newkey rsa:2048 -nodes -keyout "$1.key" -out "$1.csr" -subj "$2" 2>/dev/null
+  openssl x509 -req -in "$1.csr" -CA ca.crt -CAkey ca.key -set_serial "0x$(openssl rand -hex 8)" -days 365 -out "$1.crt" \
+    -extfile <(echo "extendedKeyUsage=serverAuth,clientAuth"; [ -z "${3:-}" ] || echo "subjectAltName=$3") 2>/dev/null
+}
+kubeconfig() { # user file
+  cat >"$2" <<Y
+apiVersion: v1
+kind: Config
+clusters: [{name: rivven-$RIVVEN_CLUSTER, cluster: {server: "https://$NODE_IP:6443", certificate-authority-data: $(base64 -w0 ca.crt)}}]
+users: [{name: $1, user: {client-certificate-data: $(base64 -w0 "$1.crt"), client-key-data: $(base64 -w0 "$1.key")}}]
+contexts: [{name: rivven-$RIVVEN_CLUSTER, context: {cluster: rivven-$RIVVEN_CLUSTER, user: $1}}]
+current-context: rivven-$RIVVEN_CLUSTER
+Y
+}

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Starts a real single-node Kubernetes: etcd, API server, controller manager, scheduler, containerd, kubelet, kube-proxy
+# Starts a real Kubernetes of one node: etcd, API server, controller manager, scheduler, containerd, kubelet, kube-proxy
 # and CoreDNS, inside a network namespace of its own. Needs root.
 . "$(dirname "$0")/lib.sh"
-mkdir -p "$STATE"/{pki,log,etcd,kubelet,containerd,cni,run,volumes,audit}
+mkdir -p "$STATE"/{pki,log,etcd,cni,run,volumes,audit}
 cp "$here/audit-policy.yaml" "$STATE/audit/policy.yaml"
 ip netns add "$NETNS"
 ip link add "$LINK" type veth peer name eth0 netns "$NETNS"
@@ -15,30 +15,14 @@ in_ns sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
 cd "$STATE/pki"
 openssl req -x509 -newkey rsa:2048 -nodes -days 365 -keyout ca.key -out ca.crt -subj /CN=rivven-local-ca 2>/dev/null
 openssl genrsa -out sa.key 2048 2>/dev/null && openssl rsa -in sa.key -pubout -out sa.pub 2>/dev/null
-certificate() { # name subject [subjectAltName]
-  openssl req -newkey rsa:2048 -nodes -keyout "$1.key" -out "$1.csr" -subj "$2" 2>/dev/null
-  openssl x509 -req -in "$1.csr" -CA ca.crt -CAkey ca.key -set_serial "0x$(openssl rand -hex 8)" -days 365 -out "$1.crt" \
-    -extfile <(echo "extendedKeyUsage=serverAuth,clientAuth"; [ -z "${3:-}" ] || echo "subjectAltName=$3") 2>/dev/null
-}
-kubeconfig() { # user file
-  cat >"$2" <<Y
-apiVersion: v1
-kind: Config
-clusters: [{name: rivven-$RIVVEN_CLUSTER, cluster: {server: "https://$NODE_IP:6443", certificate-authority-data: $(base64 -w0 ca.crt)}}]
-users: [{name: $1, user: {client-certificate-data: $(base64 -w0 "$1.crt"), client-key-data: $(base64 -w0 "$1.key")}}]
-contexts: [{name: rivven-$RIVVEN_CLUSTER, context: {cluster: rivven-$RIVVEN_CLUSTER, user: $1}}]
-current-context: rivven-$RIVVEN_CLUSTER
-Y
-}
 certificate apiserver /CN=kube-apiserver "DNS:kubernetes,DNS:kubernetes.default,DNS:kubernetes.default.svc,DNS:localhost,IP:127.0.0.1,IP:10.96.0.1,IP:$NODE_IP" &
 certificate admin /O=system:masters/CN=admin &
 certificate kcm /CN=system:kube-controller-manager &
 certificate scheduler /CN=system:kube-scheduler &
 certificate proxy /CN=system:kube-proxy &
-certificate kubelet /O=system:nodes/CN=system:node:node-1 "DNS:node-1,IP:$NODE_IP" &
 certificate apiserver-kubelet /O=system:masters/CN=kube-apiserver-kubelet &
 wait
-for user in kcm scheduler proxy kubelet; do kubeconfig "$user" "$user.conf"; done
+for user in kcm scheduler proxy; do kubeconfig "$user" "$user.conf"; done
 kubeconfig admin "$STATE/admin.conf"
 chmod 600 "$STATE/admin.conf"
 
@@ -59,57 +43,13 @@ start kube-scheduler "$BIN/kube-scheduler" --kubeconfig="$STATE/pki/scheduler.co
 await "the API server" admin get --raw /readyz
 await "service accounts" admin get serviceaccount default
 
-cat >"$STATE/containerd/config.toml" <<Y
-version = 2
-root = "$STATE/containerd/root"
-state = "$STATE/run/containerd"
-[grpc]
-  address = "$STATE/run/containerd.sock"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "localhost/pause:1"
-  # Without CAP_SYS_RESOURCE runc cannot lower the OOM score, and every sandbox would fail.
-  restrict_oom_score_adj = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
-    conf_dir = "$STATE/cni"
-  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-    runtime_type = "io.containerd.runc.v2"
-Y
 cat >"$STATE/cni/10-bridge.conflist" <<Y
 {"cniVersion":"1.0.0","name":"pods","plugins":[
  {"type":"bridge","bridge":"cni0","isGateway":true,"ipMasq":true,"hairpinMode":true,
   "ipam":{"type":"host-local","ranges":[[{"subnet":"10.244.0.0/16"}]],"routes":[{"dst":"0.0.0.0/0"}],"dataDir":"$STATE/run/ipam"}},
  {"type":"portmap","capabilities":{"portMappings":true}}]}
 Y
-start containerd containerd -c "$STATE/containerd/config.toml"
-: >"$STATE/kubelet/resolv.conf"
-cat >"$STATE/kubelet/config.yaml" <<Y
-apiVersion: kubelet.config.k8s.io/v1beta1
-kind: KubeletConfiguration
-failSwapOn: false
-cgroupDriver: cgroupfs
-cgroupRoot: /rivven-$RIVVEN_CLUSTER
-clusterDNS: [$NODE_IP]
-clusterDomain: cluster.local
-containerRuntimeEndpoint: unix://$STATE/run/containerd.sock
-authentication: {anonymous: {enabled: false}, x509: {clientCAFile: $STATE/pki/ca.crt}, webhook: {enabled: true}}
-authorization: {mode: Webhook}
-tlsCertFile: $STATE/pki/kubelet.crt
-tlsPrivateKeyFile: $STATE/pki/kubelet.key
-resolvConf: $STATE/kubelet/resolv.conf
-evictionHard: {memory.available: 100Mi, nodefs.available: 1%, imagefs.available: 1%, nodefs.inodesFree: 1%}
-imageGCHighThresholdPercent: 100
-maxPods: 250
-volumePluginDir: $STATE/kubelet/plugins
-# Of its own: a kubelet removes the logs of pods it does not know, and another cluster's pods are such.
-podLogsDir: $STATE/kubelet/pod-logs
-Y
-for controller in /sys/fs/cgroup/*/; do mkdir -p "$controller/rivven-$RIVVEN_CLUSTER" 2>/dev/null || true; done
-if [ -f /sys/fs/cgroup/cpuset/cpuset.cpus ]; then # cgroup v1: a new cpuset has no processors until it is given some
-  for file in cpuset.cpus cpuset.mems; do cat "/sys/fs/cgroup/cpuset/$file" >"/sys/fs/cgroup/cpuset/rivven-$RIVVEN_CLUSTER/$file"; done
-fi
-start kubelet "$BIN/kubelet" --config="$STATE/kubelet/config.yaml" --kubeconfig="$STATE/pki/kubelet.conf" --root-dir="$STATE/kubelet/root" \
-  --cert-dir="$STATE/kubelet/certs" --hostname-override=node-1 --node-ip="$NODE_IP"
+"$here/node.sh" 1
 start kube-proxy "$BIN/kube-proxy" --kubeconfig="$STATE/pki/proxy.conf" --hostname-override=node-1 --proxy-mode=iptables \
   --cluster-cidr=10.244.0.0/16 --conntrack-max-per-core=0
 cat >"$STATE/Corefile" <<Y
@@ -124,11 +64,6 @@ cat >"$STATE/Corefile" <<Y
 }
 Y
 start coredns "$BIN/coredns" -conf "$STATE/Corefile"
-await "containerd" test -S "$STATE/run/containerd.sock"
-# catatonit is a static init; `catatonit -P` is what a pause container is.
-CMD=-P "$here/image.sh" localhost/pause:1 /catatonit 65535 /usr/bin/catatonit=/catatonit
-node_ready() { [ "$(admin get node node-1 -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}')" = True ]; }
-await "a Ready node" node_ready
 admin apply -f "$here/storage-class.yaml" >/dev/null
 admin create --validate=false -f "$BIN/cert-manager.yaml" >/dev/null
 admin create namespace cert-manager >/dev/null

@@ -129,7 +129,6 @@ async fn provision(claim: &PersistentVolumeClaim, provisioner: &Provisioner, siz
         program("losetup").arg(&device).arg(&image).quiet()?;
         program("mount").arg(&device).arg(&mount).quiet()?;
     }
-    let node = &claim.annotations()["volume.kubernetes.io/selected-node"];
     let volume = serde_json::from_value(json!({
         "metadata": { "name": name, "annotations": { "pv.kubernetes.io/provisioned-by": PROVISIONER } },
         "spec": {
@@ -143,7 +142,8 @@ async fn provision(claim: &PersistentVolumeClaim, provisioner: &Provisioner, siz
                 "name": claim.name_any(), "namespace": claim.namespace(), "uid": claim.uid(),
             },
             "nodeAffinity": { "required": { "nodeSelectorTerms": [
-                { "matchExpressions": [{ "key": "kubernetes.io/hostname", "operator": "In", "values": [node] }] },
+                // Every node is on this machine.
+                { "matchExpressions": [{ "key": "kubernetes.io/hostname", "operator": "Exists" }] },
             ] } },
         },
     }))?;

@@ -1,5 +1,7 @@
 //! Brokers restarted one at a time while records are written: nothing is lost, and one broken broker stays the only one.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -12,6 +14,7 @@ use rivven_e2e::{Place, operator, wait};
 use rivven_operator::api::{Phase, RivvenCluster};
 use rivven_operator::names;
 use serde_json::json;
+use tokio::process::Command;
 
 const PARTITIONS: u32 = 6;
 /// The test broker elects another leader within a second of silence, and within another one if Raft's leader is gone too.
@@ -268,4 +271,55 @@ async fn a_node_that_is_drained_and_cordoned_takes_one_broker_and_nothing_is_los
     place.cluster_is("x", Phase::Ready).await?;
     load.finish("a node drained and cordoned").await?;
     place.done().await
+}
+
+/// The nodes of the brokers, by pod.
+async fn nodes_of(place: &Place) -> Result<BTreeMap<String, String>> {
+    let pods = place.api::<Pod>().list(&ListParams::default().labels("rivven.io/cluster=x")).await?.items;
+    let node = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+    Ok(pods.iter().map(|pod| (pod.name_any(), node(pod))).collect())
+}
+
+async fn run(program: String, args: &[&str]) -> Result<()> {
+    let output = Command::new(&program).args(args).stdin(Stdio::null()).output().await?;
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{program} {}: {words}", args.join(" "));
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_node_is_drained_in_turn_and_nothing_is_lost() -> Result<()> {
+    const NODES: [&str; 3] = ["node-1", "node-2", "node-3"];
+    operator::ensure(&[]).await?;
+    let (root, bin) = (rivven_e2e::variable("RIVVEN_E2E_ROOT")?, rivven_e2e::variable("RIVVEN_BIN")?);
+    for number in ["2", "3"] {
+        run(format!("{root}/tests/cluster/node.sh"), &[number]).await?;
+    }
+    let nodes = kube::Api::<Node>::all(rivven_e2e::client().await?);
+    for node in NODES {
+        nodes.uncordon(node).await?;
+    }
+    let drained = async {
+        let place = Place::new("drains").await?;
+        let load = Load::on_three(&place, 3, PARTITIONS, json!({})).await?;
+        let spread: BTreeSet<String> = nodes_of(&place).await?.into_values().collect();
+        ensure!(spread.len() == 3, "brokers run apart: {spread:?}");
+        for node in NODES {
+            let (began, selector) = (Instant::now(), "--pod-selector=rivven.io/cluster=x");
+            run(format!("{bin}/kubectl"), &["drain", node, selector, "--delete-emptydir-data", "--timeout=2m"]).await?;
+            place.as_wanted("x").await?;
+            ensure!(nodes_of(&place).await?.values().all(|other| other != node), "{node} is empty");
+            println!("{node} drained: {:.2} s until as wanted", began.elapsed().as_secs_f64());
+            nodes.uncordon(node).await?;
+        }
+        load.finish("three nodes drained in turn").await?;
+        place.done().await
+    }
+    .await;
+    // The other tests run on the first node, however this one ends.
+    nodes.uncordon(NODES[0]).await?;
+    for node in &NODES[1..] {
+        nodes.cordon(node).await?;
+    }
+    drained
 }

@@ -3,6 +3,7 @@
 pub mod caches;
 mod cluster;
 pub mod compare;
+mod external;
 mod history;
 mod live;
 mod malformed;

@@ -36,6 +36,8 @@ pub const ADOPT_VOLUMES: &str = "rivven.io/adopt-volumes";
 pub const TOPIC_MARK: &str = "rivven.io/topic-cluster-uid";
 /// Annotation of a topic that lets it take over a topic it did not make.
 pub const ADOPT_TOPIC: &str = "rivven.io/adopt";
+/// Annotation of an object: which of its annotations are the spec's. One that is taken out there is taken off here.
+pub const ANNOTATIONS: &str = "rivven.io/annotations";
 /// Key of the admin token in Secret `rivven-{name}-auth`.
 pub const TOKEN_KEY: &str = "token";
 /// Annotation of the brokers' pods: which certificate they were started with.
@@ -79,6 +81,17 @@ pub fn client_service(cluster: &str) -> String {
     stateful_set(cluster)
 }
 
+/// Service of a broker for clients from outside. With the longest name of a cluster and two digits it has 59 of the 63
+/// characters that the name of a Service may have.
+pub fn external_service(cluster: &str, ordinal: u32) -> String {
+    format!("{}-ext", pod(cluster, ordinal))
+}
+
+/// The ordinal of the broker that such a Service is of.
+pub fn external_ordinal(cluster: &str, service: &str) -> Option<u32> {
+    ordinal(cluster, service.strip_suffix("-ext")?)
+}
+
 /// Service that gives each broker its DNS name.
 pub fn headless_service(cluster: &str) -> String {
     format!("rivven-{cluster}-headless")
@@ -96,6 +109,11 @@ pub fn disruption_budget(cluster: &str) -> String {
 
 /// Network policy.
 pub fn network_policy(cluster: &str) -> String {
+    stateful_set(cluster)
+}
+
+/// Ingress for the HTTP API.
+pub fn ingress(cluster: &str) -> String {
     stateful_set(cluster)
 }
 

@@ -42,13 +42,23 @@ fn version(sim: &Sim) {
     change(sim, &json!({ "version": "0.0.21" }));
 }
 
+fn open(sim: &Sim) {
+    let access = json!({ "type": "LoadBalancer", "annotations": { "a": "b" } });
+    change(sim, &json!({ "externalAccess": access, "ingress": { "host": "x.example" } }));
+}
+
+fn close(sim: &Sim) {
+    change(sim, &json!({ "externalAccess": null, "ingress": null }));
+}
+
 fn delete(sim: &Sim) {
     sim.delete("rivvenclusters.rivven.io", "default", "x", &json!({})).unwrap();
 }
 
-const SCENARIOS: [Scenario; 4] = [
+const SCENARIOS: [Scenario; 5] = [
     Scenario { name: "create", acts: &[create], ends: "Ready" },
     Scenario { name: "roll out", acts: &[create, env, version], ends: "Ready" },
+    Scenario { name: "clients from outside", acts: &[create, open, close], ends: "Ready" },
     Scenario { name: "delete, keep volumes", acts: &[create, delete], ends: "" },
     Scenario { name: "delete all", acts: &[create_to_delete, delete], ends: "" },
 ];

@@ -3,6 +3,7 @@
 
 use rivven_operator::api::RivvenClusterSpec;
 use rivven_operator::broker::capabilities;
+use rivven_operator::names;
 use rivven_operator::render::{Input, Material, cluster};
 use serde_json::json;
 
@@ -57,7 +58,7 @@ fn every_placement_and_resource_field_reaches_the_pod() {
         "env": [{ "name": "TZ", "value": "UTC" }],
         "terminationGracePeriodSeconds": 90,
         "securityContext": { "runAsUser": 1000, "fsGroup": 1000 },
-        "networkPolicy": { "enabled": true, "monitoringFrom": ["monitoring"] },
+        "networkPolicy": { "enabled": true, "monitoringFrom": ["monitoring"], "ingressFrom": ["ingress"] },
     }))
     .unwrap());
 }
@@ -86,6 +87,32 @@ fn brokers_that_serve_tls_by_a_certificate_that_is_issued() {
     insta::assert_yaml_snapshot!(
         rendered_with(json!({ "replicas": 3, "version": "0.1.0", "tls": tls }), Some(&certificate)).unwrap()
     );
+}
+
+#[test]
+fn clients_from_outside() {
+    let all = rendered(json!({
+        "replicas": 2,
+        "version": "0.1.0",
+        "externalAccess": { "type": "LoadBalancer", "annotations": { "lb.example/internal": "true" } },
+        "ingress": {
+            "host": "x.example",
+            "className": "nginx",
+            "tlsSecretName": "x-tls",
+            "annotations": { "cert-manager.io/cluster-issuer": "letsencrypt" },
+        },
+    }))
+    .unwrap();
+    insta::assert_yaml_snapshot!(all[7..]);
+}
+
+#[test]
+fn the_longest_name_fits_every_object() {
+    let name = "x".repeat(45);
+    // What a Service's name and the value of a label may have.
+    assert!(names::external_service(&name, 98).len() <= 63 && names::headless_service(&name).len() <= 63);
+    assert_eq!(names::external_ordinal("x", &names::external_service("x", 12)), Some(12));
+    assert_eq!(names::external_ordinal("x", "rivven-x-headless"), None);
 }
 
 #[test]

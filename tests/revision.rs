@@ -68,12 +68,15 @@ fn fields() -> Vec<(&'static str, Value, bool)> {
         ("maintenanceWindows", json!([{ "schedule": "0 2 * * *", "durationMinutes": 60 }]), false),
         ("allowedNamespaces", json!(["*"]), false),
         ("networkPolicy.enabled", json!(false), false),
+        ("networkPolicy.ingressFrom", json!(["ingress-nginx"]), false),
+        ("externalAccess", json!({ "type": "LoadBalancer", "annotations": { "a": "b" } }), false),
+        ("ingress", json!({ "host": "x.example" }), false),
         ("rebalance", json!(true), false),
     ]
 }
 
 /// Refused by every release of the operator so far: nobody runs with them.
-const REFUSED: [&str; 3] = ["auth", "externalAccess", "ingress"];
+const REFUSED: [&str; 1] = ["auth"];
 
 #[test]
 fn brokers_restart_for_what_they_read_and_for_nothing_else() {

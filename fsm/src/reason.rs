@@ -163,6 +163,8 @@ reasons! {
     ReplicasMoving => "Wait; if it lasts, see the log of the broker that the replicas move to.",
     /// A broker that is to leave does not answer and has the only in-sync replica of a partition.
     LastReplica => "Bring the broker back, or set `replicas` back; the message names the partition.",
+    /// A broker's Service for clients from outside has no address yet: no load balancer has given it one.
+    ExternalAddressPending => "Wait; if it lasts, see `kubectl describe service` for the Service `rivven-{name}-{ordinal}-ext`: it needs a controller that provides load balancers. `externalAccess.type: NodePort` needs none.",
     /// A broker runs an outdated revision.
     RevisionOutdated => "Wait; brokers restart one at a time.",
     /// A broker is being restarted onto the new revision.

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{State, cluster, clustered, knows, members, now, partition, standalone};
 use rivven_fsm::cluster::formation;
 use rivven_fsm::cluster::{
-    Answer, Broker, Candidate, Capabilities, Certificate, Container, Leadership, Membership, Move, Object, Observation,
-    Partitions, Plan, Prerequisite, Presence, Step, Wish, admission, decide,
+    Answer, Broker, Candidate, Capabilities, Certificate, Container, External, Leadership, Membership, Move, Object,
+    Observation, Partitions, Plan, Prerequisite, Presence, Step, Wish, admission, decide,
 };
 use rivven_fsm::cluster::{rollout, scale};
 use rivven_fsm::guard::Guard;
@@ -335,6 +335,38 @@ fn an_eviction_that_is_held_back_is_tried_again_and_told() {
     assert_eq!((decision.phase, decision.reason), (rivven_fsm::Phase::Upgrading, Reason::EvictionHeld));
     assert!(decision.message.contains(words), "{}", decision.message);
     assert_eq!(decision.steps, [Step::RestartPod { ordinal: 0, uid: "pod-0".to_owned() }]);
+}
+
+#[test]
+fn a_load_balancer_without_an_address_is_said_and_holds_nothing_up() {
+    let mut observed = cluster(&[State::Well; 3]);
+    let external = |balanced, addresses: &[&str]| {
+        let addresses = addresses.iter().map(ToString::to_string).collect();
+        Some(External { addresses, balanced })
+    };
+    observed.brokers[0].external = external(true, &["lb.example:9292"]);
+    observed.brokers[1].external = external(true, &[]);
+    observed.brokers[2].external = external(false, &[]);
+    let decision = decide(&observed, now());
+    assert_eq!((decision.phase, decision.reason), (rivven_fsm::Phase::Ready, Reason::AsWanted));
+    assert_eq!((decision.steps, decision.requeue), (Vec::new(), None), "a watch tells");
+    let waits: Vec<_> = decision.blocked_by.iter().map(|b| (b.reason, b.on.as_deref())).collect();
+    assert_eq!(waits, [(Reason::ExternalAddressPending, Some("1"))]);
+}
+
+#[test]
+fn what_lets_clients_in_is_applied_last_and_deleted_when_it_is_wanted_no_more() {
+    let mut observed = cluster(&[State::Well; 3]);
+    let unwanted = Presence::Unwanted { uid: "service-3".to_owned() };
+    observed.objects[0].1 = Presence::Drifted;
+    observed.objects.push((Object::ExternalService(0), Presence::Missing));
+    observed.objects.push((Object::ExternalService(3), unwanted));
+    let delete = Step::DeleteObject { object: Object::ExternalService(3), uid: "service-3".to_owned() };
+    let steps = [Step::Apply(Object::AuthSecret), Step::Apply(Object::ExternalService(0)), delete];
+    assert_eq!(decide(&observed, now()).steps, steps);
+    observed.objects[1].1 = Presence::Foreign { owner: "somebody".to_owned() };
+    let held = decide(&observed, now());
+    assert_eq!((held.reason, held.steps), (Reason::NameCollision, Vec::new()));
 }
 
 #[test]

@@ -12,8 +12,9 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rivven_fsm::cluster::partitions::{ELSEWHERE, Partition};
 use rivven_fsm::cluster::{
-    self, Admission, Answer, Broker, Certificate, Claim, Container, Deletion, LastExit, Membership, Move, Object,
-    Observation, Partitions, Pod, Presence, ReclaimPolicy, Refused, Resize, StatefulSet, Unschedulable, diagnosis,
+    self, Admission, Answer, Broker, Certificate, Claim, Container, Deletion, External, LastExit, Membership, Move,
+    Object, Observation, Partitions, Pod, Presence, ReclaimPolicy, Refused, Resize, StatefulSet, Unschedulable,
+    diagnosis,
 };
 use rivven_fsm::{Kind, Phase};
 
@@ -158,12 +159,10 @@ fn numbered(ordinal: u32, broker: Broker) -> Broker {
 }
 
 fn broker() -> impl Strategy<Value = Broker> {
-    (option::weighted(0.9, pod()), answer(), option::weighted(0.9, claim())).prop_map(|(pod, answer, claim)| Broker {
-        ordinal: 0,
-        pod,
-        answer,
-        claim,
-    })
+    let external = (vec("[a-z]{1,5}:9292", 0..2), any::<bool>())
+        .prop_map(|(addresses, balanced)| External { addresses, balanced });
+    let parts = (option::weighted(0.9, pod()), answer(), option::weighted(0.9, claim()), option::of(external));
+    parts.prop_map(|(pod, answer, claim, external)| Broker { ordinal: 0, pod, answer, claim, external })
 }
 
 fn presence() -> impl Strategy<Value = Presence> {
@@ -172,6 +171,7 @@ fn presence() -> impl Strategy<Value = Presence> {
         2 => Just(Presence::Missing),
         2 => Just(Presence::Drifted),
         1 => Just(Presence::Deleting),
+        2 => "[a-z]{1,3}".prop_map(|uid| Presence::Unwanted { uid }),
         1 => ".{0,10}".prop_map(|owner| Presence::Foreign { owner }),
         1 => ".{0,10}".prop_map(|why| Presence::Unknown { why }),
     ]
@@ -206,6 +206,9 @@ fn moved() -> impl Strategy<Value = Move> {
     })
 }
 
+/// What comes and goes with the spec.
+const OUTSIDE: [Object; 3] = [Object::ExternalService(0), Object::ExternalService(7), Object::Ingress];
+
 fn observation() -> impl Strategy<Value = Observation> {
     let deletion = (any::<bool>(), -100_000..100_000_i64).prop_map(|(keep, ago)| Deletion {
         requested_at: now() - Duration::seconds(ago),
@@ -229,7 +232,7 @@ fn observation() -> impl Strategy<Value = Observation> {
     (
         (phase(), option::weighted(0.2, deletion), prop::bool::weighted(0.9), prop::bool::weighted(0.1), any::<bool>()),
         admission,
-        vec(presence(), Object::ALL.len()),
+        vec(presence(), Object::ALL.len() + OUTSIDE.len()),
         option::weighted(0.9, set),
         vec(broker(), 0..7),
         0..6_u32,
@@ -252,7 +255,7 @@ fn observation() -> impl Strategy<Value = Observation> {
                     awaited: (head.0 == Some(Phase::Pending)).then(|| "why".to_owned()),
                     ends_soon: rebalance,
                 }),
-                objects: Object::ALL.into_iter().zip(objects).collect(),
+                objects: Object::ALL.into_iter().chain(OUTSIDE).zip(objects).collect(),
                 stateful_set,
                 brokers: (0..).zip(brokers).map(|(ordinal, broker)| numbered(ordinal, broker)).collect(),
                 replicas,

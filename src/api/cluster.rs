@@ -291,24 +291,32 @@ pub struct SecurityContextSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkPolicySpec {
-    /// Make a `NetworkPolicy`: the client port is open, the cluster port and the HTTP API only to the brokers, the
-    /// operator and `monitoringFrom`.
+    /// Make a `NetworkPolicy`: the client port is open, the cluster port and the HTTP API only to the brokers and the
+    /// operator, and the HTTP API to `monitoringFrom` and `ingressFrom`.
     #[serde(default = "super::common::yes")]
     pub enabled: bool,
     /// Namespaces, by name, from which Prometheus scrapes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")))]
     pub monitoring_from: Vec<String>,
+    /// Namespaces, by name, from which an Ingress controller reaches the HTTP API: `ingress` needs the controller's here.
+    /// One that runs in the network of its node belongs to no namespace in the eyes of a policy; let its nodes in by a
+    /// policy of your own, they add up.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 63), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")))]
+    pub ingress_from: Vec<String>,
 }
 
-/// Clients from outside the Kubernetes cluster.
+/// Clients from outside the Kubernetes cluster: a Service `rivven-{name}-{ordinal}-ext` for each broker, for the client
+/// port only. Clients are given the addresses of `status.brokers[].external`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalAccessSpec {
-    /// Kind of the Service of each broker.
+    /// Kind of the Service of each broker. `NodePort`: the broker answers on a port of the node that it runs on, and moves
+    /// with it.
     #[serde(rename = "type")]
     pub type_: ExternalAccessType,
-    /// Annotations of the Services.
+    /// Annotations of the Services, as controllers of load balancers read them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub annotations: BTreeMap<String, String>,
@@ -322,20 +330,34 @@ pub enum ExternalAccessType {
     NodePort,
 }
 
-/// Ingress for the HTTP API and the dashboard.
+/// Ingress for the HTTP API and the dashboard. The client protocol is plain TCP, which no Ingress carries: see
+/// `externalAccess`. What changes something asks for the token of Secret `rivven-{name}-auth`; health, metrics and the page
+/// of the dashboard are open to whoever reaches the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!self.host.matches('^[0-9]+([.][0-9]+){3}$')").message("ingress.host must be a name and not an address")
+)]
 pub struct IngressSpec {
-    /// Host name.
-    #[schemars(length(min = 1, max = 253))]
+    /// Host name; `*.` in front of it is every name below it.
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
     pub host: String,
-    /// Ingress class.
+    /// Ingress class. Default: the default class of the Kubernetes cluster when the Ingress is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
     pub class_name: Option<String>,
-    /// Secret with the certificate.
+    /// Secret with the certificate, for the Ingress controller: it is the controller's to look for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
     pub tls_secret_name: Option<String>,
     /// Annotations of the Ingress.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -400,6 +422,6 @@ impl Default for SecurityContextSpec {
 
 impl Default for NetworkPolicySpec {
     fn default() -> Self {
-        Self { enabled: true, monitoring_from: Vec::new() }
+        Self { enabled: true, monitoring_from: Vec::new(), ingress_from: Vec::new() }
     }
 }

@@ -11,7 +11,7 @@ pub mod status;
 pub mod topic;
 mod wish;
 
-pub use cluster::{ReclaimPolicy, RivvenCluster, RivvenClusterSpec};
+pub use cluster::{ExternalAccessSpec, IngressSpec, ReclaimPolicy, RivvenCluster, RivvenClusterSpec};
 pub use common::{BlockedBy, ClusterRef, Phase};
 pub use connect::{RivvenConnect, RivvenConnectSpec, RivvenConnectStatus};
 pub use crd::{crd_file, crd_yaml, crds};

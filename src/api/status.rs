@@ -100,6 +100,10 @@ pub struct BrokerStatus {
     /// What holds back the next step on it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked_by: Vec<BlockedBy>,
+    /// Where clients from outside reach it, as `host:port`: what its load balancer or its node was given. The broker does
+    /// not know these addresses, so clients must be told them: what it tells of the cluster are addresses inside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub external: Vec<String>,
     /// Its volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeStatus>,

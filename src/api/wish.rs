@@ -16,7 +16,7 @@ use crate::broker::topic_config;
 
 /// Environment variables that the operator sets itself.
 const RESERVED_ENV: &str = "RIVVEN_";
-/// Prefix of the labels that are the operator's own.
+/// Prefix of the labels and annotations that are the operator's own.
 const RESERVED_LABELS: &str = "rivven.io/";
 /// The longest name for which every derived name fits: `rivven-{name}-{hash}` in a label of 63 characters.
 const CLUSTER_NAME_LIMIT: usize = 45;
@@ -70,6 +70,7 @@ impl RivvenClusterSpec {
             window.problem().map(|problem| format!("maintenanceWindows[{index}]: {problem}"))
         }));
         problems.extend(self.pod_problems(name));
+        problems.extend(self.outside_problems());
         for variable in self.env.iter().filter(|variable| variable.name.starts_with(RESERVED_ENV)) {
             problems.push(format!("env: {} is set by the operator; take it out", variable.name));
         }
@@ -132,12 +133,7 @@ impl RivvenClusterSpec {
                 values.map(|(key, value)| format!("{field}: {value:?}, the value of {key}, is no value of a label")),
             );
         }
-        problems.extend(
-            self.pod_annotations
-                .keys()
-                .filter(|key| !is_label_key(key))
-                .map(|key| format!("podAnnotations: {key:?} is no name of an annotation")),
-        );
+        problems.extend(no_annotations("podAnnotations", &self.pod_annotations));
         let reserved = self.pod_labels.keys().filter(|key| own.contains_key(*key) || key.starts_with(RESERVED_LABELS));
         problems.extend(reserved.map(|key| format!("podLabels: {key} is set by the operator; take it out")));
         let is_variable = |name: &str| !name.is_empty() && name.chars().all(|c| (' '..='~').contains(&c) && c != '=');
@@ -167,6 +163,23 @@ impl RivvenClusterSpec {
                 continue;
             };
             problems.push(format!("topologySpreadConstraints[{index}]: {what}"));
+        }
+        problems
+    }
+
+    /// What Kubernetes would refuse of the Services and the Ingress for those outside, and no schema can say.
+    fn outside_problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let services = self.external_access.as_ref().map(|access| ("externalAccess.annotations", &access.annotations));
+        let ingress = self.ingress.as_ref().map(|ingress| ("ingress.annotations", &ingress.annotations));
+        for (field, annotations) in [services, ingress].into_iter().flatten() {
+            problems.extend(no_annotations(field, annotations));
+            let reserved = annotations.keys().filter(|key| key.starts_with(RESERVED_LABELS));
+            problems.extend(reserved.map(|key| format!("{field}: {key} is set by the operator; take it out")));
+        }
+        let host = self.ingress.as_ref().map_or("", |ingress| &ingress.host);
+        if host.parse::<std::net::IpAddr>().is_ok() {
+            problems.push(format!("ingress.host: {host} is an address; an Ingress serves a name"));
         }
         problems
     }
@@ -212,12 +225,7 @@ impl RivvenClusterSpec {
 
     /// What is asked for that this release of the operator does not do yet.
     fn unsupported(&self) -> Vec<String> {
-        let asked = [
-            (self.external_access.is_some(), "externalAccess"),
-            (self.ingress.is_some(), "ingress"),
-            (self.metrics.service_monitor, "metrics.serviceMonitor"),
-            (self.auth.rbac.enabled, "auth.rbac"),
-        ];
+        let asked = [(self.metrics.service_monitor, "metrics.serviceMonitor"), (self.auth.rbac.enabled, "auth.rbac")];
         let field = |(asked, field): (bool, &str)| {
             asked.then(|| format!("{field}: not supported by this release of the operator; take it out"))
         };
@@ -228,6 +236,12 @@ impl RivvenClusterSpec {
 /// A resource of which a pod may get more than it asks for.
 fn is_standard_resource(resource: &str) -> bool {
     matches!(resource, "cpu" | "memory" | "ephemeral-storage")
+}
+
+/// Those whose names Kubernetes would refuse.
+fn no_annotations(field: &str, annotations: &BTreeMap<String, String>) -> Vec<String> {
+    let wrong = annotations.keys().filter(|key| !is_label_key(key));
+    wrong.map(|key| format!("{field}: {key:?} is no name of an annotation")).collect()
 }
 
 /// Kubernetes' rules for a toleration.

@@ -78,6 +78,7 @@ fn start(
     let config_maps = owned!(config_maps);
     let budgets = owned!(budgets);
     let policies = owned!(policies);
+    let ingresses = owned!(ingresses);
     let claims = owned!(claims);
     let pods = {
         let news = news.clone();
@@ -120,6 +121,7 @@ fn start(
             .reconcile_on(clusters(config_maps))
             .reconcile_on(clusters(budgets))
             .reconcile_on(clusters(policies))
+            .reconcile_on(clusters(ingresses))
             .reconcile_on(clusters(claims))
             .reconcile_on(clusters(pods))
             .graceful_shutdown_on(stopped(stop.clone()))

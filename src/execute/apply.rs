@@ -1,11 +1,12 @@
 //! Writing one desired object: created if absent, replaced if ours and different, never touched otherwise.
 
-use kube::api::{DynamicObject, PostParams};
+use kube::api::{DeleteParams, DynamicObject, PostParams, Preconditions};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Map, Value};
 
 use super::StepError;
+use crate::names;
 use crate::observe::compare::{APART, DESIRED_HASH, hash};
 
 /// Field manager of every write.
@@ -49,6 +50,17 @@ pub(crate) async fn replace(client: &Client, desired: &Value, live: &Value) -> R
     Ok(())
 }
 
+/// Deletes this very object and no other of its name.
+pub(crate) async fn delete(client: &Client, live: &Value, uid: &str) -> Result<(), StepError> {
+    let name = live.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    let preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+    match api_of(client, live)?.delete(name, &DeleteParams { preconditions, ..DeleteParams::default() }).await {
+        // Somebody was faster, or the cache does not show yet that it was us.
+        Err(kube::Error::Api(status)) if status.code == 404 => Err(StepError::Moved(status.message)),
+        done => Ok(done.map(drop)?),
+    }
+}
+
 fn parse(value: &Value) -> Result<DynamicObject, StepError> {
     serde_json::from_value(value.clone())
         .map_err(|error| StepError::Internal(format!("a rendered object is malformed: {error}")))
@@ -65,13 +77,18 @@ fn merged(desired: &Value, live: &Value) -> Value {
     let mut object = stamped(desired);
     let none = Value::Null;
     let (whole, live) = (live, live.get("metadata").unwrap_or(&none));
+    let noted = live["annotations"][names::ANNOTATIONS].as_str().unwrap_or_default();
+    let is_ours = |field, key: &str| {
+        OURS.iter().any(|prefix| key.starts_with(prefix))
+            || (field == "annotations" && noted.split(',').any(|noted| noted == key))
+    };
     for field in ["labels", "annotations"] {
         let mut all: Map<String, Value> = live
             .get(field)
             .and_then(Value::as_object)
             .into_iter()
             .flatten()
-            .filter(|(key, _)| !OURS.iter().any(|prefix| key.starts_with(prefix)))
+            .filter(|(key, _)| !is_ours(field, key))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
         if let Some(ours) = object["metadata"][field].as_object() {
@@ -83,6 +100,10 @@ fn merged(desired: &Value, live: &Value) -> Value {
         for field in APART {
             object["spec"][field] = whole["spec"][field].clone();
         }
+    }
+    // The API server gave it the default class when it was made, if the spec names none.
+    if object["kind"] == "Ingress" && object["spec"]["ingressClassName"].is_null() {
+        object["spec"]["ingressClassName"] = whole["spec"]["ingressClassName"].clone();
     }
     for field in ["uid", "resourceVersion", "finalizers"] {
         if let Some(value) = live.get(field) {
@@ -105,7 +126,10 @@ mod tests {
             "metadata": {
                 "name": "x", "uid": "u", "resourceVersion": "7", "finalizers": ["foreign/hold"],
                 "labels": {"rivven.io/cluster": "x", "rivven.io/gone": "1", "team": "orders"},
-                "annotations": {"foreign/note": "n", "rivven.io/desired-hash": "old"},
+                "annotations": {
+                    "foreign/note": "n", "rivven.io/desired-hash": "old", "rivven.io/annotations": "a/of-the-spec,b",
+                    "a/of-the-spec": "1", "b": "2",
+                },
             },
             "spec": {"a": 2, "b": 3},
         });

@@ -34,6 +34,12 @@ impl Executor {
             Step::AddFinalizer => self.set_finalizer(cluster, true).await.map(|()| "finalizer added".to_owned()),
             Step::RemoveFinalizer => self.set_finalizer(cluster, false).await.map(|()| "finalizer removed".to_owned()),
             Step::Apply(object) => self.apply(sight, *object).await,
+            Step::DeleteObject { object, uid } => {
+                let live = sight.live.get(object).unwrap_or(&Value::Null);
+                apply::delete(&self.client, live, uid).await?;
+                let name = live["metadata"]["name"].as_str().unwrap_or_default();
+                Ok(format!("{} {name} deleted", object.kind()))
+            }
             Step::AdoptVolume { claim, uid } => {
                 // All labels: the watches see it by them.
                 let mut labels = json!(names::labels(&name));

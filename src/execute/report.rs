@@ -99,6 +99,7 @@ fn broker(
         reason,
         message,
         blocked_by: blocked_by.map(BlockedBy::from).collect(),
+        external: broker.external.as_ref().map_or_else(Vec::new, |external| external.addresses.clone()),
         volume: broker.claim.as_ref().map(|claim| VolumeStatus {
             claim: claim.name.clone(),
             bound: claim.bound,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -87,6 +87,7 @@ pub struct Caches {
     pub config_maps: Cache<ConfigMap>,
     pub budgets: Cache<PodDisruptionBudget>,
     pub policies: Cache<NetworkPolicy>,
+    pub ingresses: Cache<Ingress>,
     pub pods: Cache<Pod>,
     pub claims: Cache<PersistentVolumeClaim>,
 }

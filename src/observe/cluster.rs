@@ -118,6 +118,13 @@ impl Observer {
             }
             cover(desired.get_mut(&Object::StatefulSet), &brokers, spec.replicas);
             (live, objects) = self.objects(&place, &desired, set.as_ref(), &mut secret).await;
+            let runs = |ordinal| brokers.iter().any(|broker| broker.ordinal == ordinal && broker.pod.is_some());
+            let stays = |ordinal| spec.external_access.is_some() && runs(ordinal);
+            for (object, found) in self.unwanted(place.key(), &desired, stays)? {
+                let uid = found["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+                objects.push((object, Presence::Unwanted { uid }));
+                live.insert(object, found);
+            }
         }
         let token = secret.and_then(|(_, token)| token);
 
@@ -256,7 +263,7 @@ impl Observer {
         secret: &mut Option<(Presence, Option<Token>)>,
     ) -> (BTreeMap<Object, Value>, Vec<(Object, Presence)>) {
         let Place { namespace, cluster, uid, .. } = *place;
-        let (live, unreadable) = self.live_objects(namespace, cluster, desired.keys().copied(), set).await;
+        let (live, unreadable) = self.live_objects(namespace, cluster, desired, set).await;
         let mut objects = Vec::new();
         for (object, wanted) in desired {
             let presence = match (object, unreadable.get(object)) {
@@ -285,10 +292,11 @@ impl Observer {
         &self,
         namespace: &str,
         cluster: &str,
-        wanted: impl Iterator<Item = Object>,
+        desired: &BTreeMap<Object, Value>,
         set: Option<&Value>,
     ) -> (BTreeMap<Object, Value>, BTreeMap<Object, String>) {
-        let others = wanted.filter(|object| !matches!(object, Object::AuthSecret | Object::StatefulSet));
+        let others =
+            desired.keys().copied().filter(|object| !matches!(object, Object::AuthSecret | Object::StatefulSet));
         let found =
             join_all(others.map(|object| async move { (object, self.live(namespace, cluster, object).await) })).await;
         let mut live: BTreeMap<Object, Value> = set.map(|set| (Object::StatefulSet, set.clone())).into_iter().collect();
@@ -332,6 +340,7 @@ impl Observer {
                     pod: pod.as_deref().map(pod::facts),
                     answer: fsm::Answer::NotAsked,
                     claim: claim.map(|claim| pod::claim(&claim, uid)),
+                    external: self.external(place.key(), ordinal, pod.as_deref()),
                 }
             })
             .collect();
@@ -533,6 +542,13 @@ struct Place<'a> {
     freshness: Freshness,
     /// How TLS is spoken to its brokers, if it is.
     tls: Option<&'a Tls>,
+}
+
+impl<'a> Place<'a> {
+    /// Namespace, name and uid.
+    const fn key(&self) -> (&'a str, &'a str, &'a str) {
+        (self.namespace, self.cluster, self.uid)
+    }
 }
 
 /// All answer that they are well, one leads, and all know the same members.

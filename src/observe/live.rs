@@ -56,12 +56,13 @@ impl Observer {
         match object {
             Object::AuthSecret | Object::Certificate => return Ok(None),
             Object::ConfigMap => caches.config_maps.get(namespace, &name).map(|found| value(found.as_ref())),
-            Object::HeadlessService | Object::ClientService => {
+            Object::HeadlessService | Object::ClientService | Object::ExternalService(_) => {
                 caches.services.get(namespace, &name).map(|found| value(found.as_ref()))
             }
             Object::PodDisruptionBudget => caches.budgets.get(namespace, &name).map(|found| value(found.as_ref())),
             Object::NetworkPolicy => caches.policies.get(namespace, &name).map(|found| value(found.as_ref())),
             Object::StatefulSet => caches.stateful_sets.get(namespace, &name).map(|found| value(found.as_ref())),
+            Object::Ingress => caches.ingresses.get(namespace, &name).map(|found| value(found.as_ref())),
         }
         .transpose()
     }
@@ -128,7 +129,7 @@ pub(super) fn presence(desired: &Value, live: Option<&Value>, uid: &str) -> Pres
 }
 
 /// Ours is what names this very cluster, by uid, as its controller. A label or a name proves nothing.
-fn ownership(live: &Value, uid: &str) -> Presence {
+pub(super) fn ownership(live: &Value, uid: &str) -> Presence {
     let owners = live.pointer("/metadata/ownerReferences").and_then(Value::as_array);
     let controller = owners.and_then(|owners| owners.iter().find(|owner| owner["controller"] == json!(true)));
     match controller {
@@ -161,6 +162,8 @@ fn identity(cluster: &str, object: Object) -> (&'static str, String) {
         Object::PodDisruptionBudget => ("policy/v1", names::disruption_budget(cluster)),
         Object::NetworkPolicy => ("networking.k8s.io/v1", names::network_policy(cluster)),
         Object::StatefulSet => ("apps/v1", names::stateful_set(cluster)),
+        Object::ExternalService(ordinal) => ("v1", names::external_service(cluster, ordinal)),
+        Object::Ingress => ("networking.k8s.io/v1", names::ingress(cluster)),
     }
 }
 

@@ -4,6 +4,7 @@ pub mod caches;
 mod certificate;
 mod cluster;
 pub mod compare;
+mod external;
 mod history;
 mod live;
 mod malformed;

@@ -6,7 +6,7 @@ use rivven_fsm::cluster::{Capabilities, Object};
 use serde_json::{Value, json};
 
 use super::pod;
-use crate::api::RivvenClusterSpec;
+use crate::api::{ExternalAccessSpec, IngressSpec, RivvenClusterSpec};
 use crate::names;
 
 /// What the objects are made of.
@@ -52,6 +52,11 @@ pub fn cluster(input: &Input<'_>) -> BTreeMap<Object, Value> {
         (Object::StatefulSet, stateful_set(input)),
     ]);
     objects.extend(certificate(input).map(|certificate| (Object::Certificate, certificate)));
+    if let Some(access) = &input.spec.external_access {
+        let service = |ordinal| (Object::ExternalService(ordinal), external_service(input, access, ordinal));
+        objects.extend((0..input.spec.replicas).map(service));
+    }
+    objects.extend(input.spec.ingress.as_ref().map(|wanted| (Object::Ingress, ingress(input, wanted))));
     objects
 }
 
@@ -150,9 +155,13 @@ fn headless_service(input: &Input<'_>) -> Value {
 
 fn client_service(input: &Input<'_>) -> Value {
     let mut ports = vec![port("client", names::CLIENT_PORT)];
-    // A ServiceMonitor selects by the port's name: without it, nothing is scraped.
+    let mut api = port("metrics", names::API_PORT);
     if input.spec.metrics.enabled {
-        ports.push(port("metrics", names::API_PORT));
+        ports.push(api);
+    } else if input.spec.ingress.is_some() {
+        // A ServiceMonitor selects by the port's name: under another one, nothing is scraped.
+        api["name"] = json!("api");
+        ports.push(api);
     }
     json!({
         "apiVersion": "v1",
@@ -160,6 +169,54 @@ fn client_service(input: &Input<'_>) -> Value {
         "metadata": metadata(input, &names::client_service(input.name)),
         "spec": { "type": "ClusterIP", "selector": names::selector(input.name), "ports": ports },
     })
+}
+
+/// One broker for clients from outside. A broker that is not ready has no endpoint here: its clients are refused at once
+/// and try another. Traffic comes by the broker's own node only (`Local`): there is one endpoint and nothing to spread, and
+/// brokers count the connections of each client's address, which a second hop would replace by the node's.
+fn external_service(input: &Input<'_>, access: &ExternalAccessSpec, ordinal: u32) -> Value {
+    let mut selector = names::selector(input.name);
+    selector.insert("statefulset.kubernetes.io/pod-name".to_owned(), names::pod(input.name, ordinal));
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": annotated(metadata(input, &names::external_service(input.name, ordinal)), &access.annotations),
+        "spec": {
+            "type": access.type_,
+            "externalTrafficPolicy": "Local",
+            "selector": selector,
+            "ports": [port("client", names::CLIENT_PORT)],
+        },
+    })
+}
+
+/// By the port's number: its name says whether metrics are scraped.
+fn ingress(input: &Input<'_>, wanted: &IngressSpec) -> Value {
+    let service = json!({ "name": names::client_service(input.name), "port": { "number": names::API_PORT } });
+    let path = json!({ "path": "/", "pathType": "Prefix", "backend": { "service": service } });
+    let mut spec = json!({ "rules": [{ "host": wanted.host, "http": { "paths": [path] } }] });
+    if let Some(class) = &wanted.class_name {
+        spec["ingressClassName"] = json!(class);
+    }
+    if let Some(secret) = &wanted.tls_secret_name {
+        spec["tls"] = json!([{ "hosts": [wanted.host], "secretName": secret }]);
+    }
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": annotated(metadata(input, &names::ingress(input.name)), &wanted.annotations),
+        "spec": spec,
+    })
+}
+
+/// With the spec's annotations, and a note which those are.
+fn annotated(mut metadata: Value, annotations: &BTreeMap<String, String>) -> Value {
+    if !annotations.is_empty() {
+        let keys: Vec<&str> = annotations.keys().map(String::as_str).collect();
+        metadata["annotations"] = json!(annotations);
+        metadata["annotations"][names::ANNOTATIONS] = json!(keys.join(","));
+    }
+    metadata
 }
 
 /// Drains and the operator exclude each other through it: both evict, and one broker at a time may be away.
@@ -176,23 +233,30 @@ fn disruption_budget(input: &Input<'_>) -> Value {
     })
 }
 
-/// Clients from anywhere; the cluster port and the HTTP API from brokers, operator and Prometheus only. Switched off, it
-/// lets everything in: a policy that is taken away needs a right to delete that the operator does without.
+/// Clients from anywhere; the cluster port and the HTTP API from brokers and operator only, and the latter from where
+/// Prometheus and Ingress controllers are. Switched off, it lets everything in: a policy that is taken away needs a right
+/// to delete that the operator does without.
 fn network_policy(input: &Input<'_>) -> Value {
     let tcp = |port: u16| json!({ "protocol": "TCP", "port": port });
     let anywhere = |labels: Value| json!({ "namespaceSelector": {}, "podSelector": { "matchLabels": labels } });
-    let mut inside = vec![
+    let inside = [
         json!({ "podSelector": { "matchLabels": names::selector(input.name) } }),
         anywhere(json!({ "app.kubernetes.io/name": "rivven-operator" })),
     ];
-    inside.extend(input.spec.network_policy.monitoring_from.iter().map(
-        |namespace| json!({ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": namespace } } }),
-    ));
-    let rules = if input.spec.network_policy.enabled {
-        json!([{ "ports": [tcp(names::CLIENT_PORT)] }, { "from": inside, "ports": [tcp(names::CLUSTER_PORT), tcp(names::API_PORT)] }])
-    } else {
-        json!([{}])
-    };
+    let policy = &input.spec.network_policy;
+    let namespace = |name| json!({ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": name } } });
+    let outside: Vec<Value> = policy.monitoring_from.iter().chain(&policy.ingress_from).map(namespace).collect();
+    let mut rules = vec![
+        json!({ "ports": [tcp(names::CLIENT_PORT)] }),
+        json!({ "from": inside, "ports": [tcp(names::CLUSTER_PORT), tcp(names::API_PORT)] }),
+    ];
+    // From nobody would be from everybody.
+    if !outside.is_empty() {
+        rules.push(json!({ "from": outside, "ports": [tcp(names::API_PORT)] }));
+    }
+    if !policy.enabled {
+        rules = vec![json!({})];
+    }
     json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",

@@ -165,6 +165,17 @@ pub fn connect_spec() -> BoxedStrategy<Value> {
     ])
 }
 
+fn with_type(access: BoxedStrategy<Value>) -> BoxedStrategy<Value> {
+    (access, words(&["LoadBalancer", "NodePort", "ClusterIP"]))
+        .prop_map(|(mut access, kind)| {
+            if access.is_object() {
+                access["type"] = kind;
+            }
+            access
+        })
+        .boxed()
+}
+
 /// The spec of a cluster, right or wrong.
 #[allow(clippy::too_many_lines, reason = "a table of fields")]
 pub fn cluster_spec() -> BoxedStrategy<Value> {
@@ -272,7 +283,20 @@ pub fn cluster_spec() -> BoxedStrategy<Value> {
         ("paused", flag()),
         ("rebalance", flag()),
         ("allowedNamespaces", list(text())),
-        ("networkPolicy", object(vec![("enabled", flag()), ("monitoringFrom", list(text()))])),
+        (
+            "networkPolicy",
+            object(vec![("enabled", flag()), ("monitoringFrom", list(text())), ("ingressFrom", list(text()))]),
+        ),
+        ("externalAccess", with_type(object(vec![("annotations", labels())]))),
+        (
+            "ingress",
+            object(vec![
+                ("host", words(&["x.example", "*.x.example", "x", "10.0.0.1", "*", "x_y.example"])),
+                ("className", text()),
+                ("tlsSecretName", text()),
+                ("annotations", labels()),
+            ]),
+        ),
         ("maintenanceWindows", list(object(vec![("schedule", text()), ("durationMinutes", number())]))),
     ])
 }

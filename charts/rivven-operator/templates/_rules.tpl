@@ -16,8 +16,15 @@ What has a controller owner is deleted by the garbage collector, so most kinds n
   verbs: [get, list, watch, create, update, patch, delete]
 # get: a foreign object of a needed name carries no label of ours, so no watch shows it.
 - apiGroups: [""]
-  resources: [services, configmaps]
+  resources: [configmaps]
   verbs: [get, list, watch, create, update]
+# delete: what lets clients from outside in goes when it is switched off, or its broker is gone.
+- apiGroups: [""]
+  resources: [services]
+  verbs: [get, list, watch, create, update, delete]
+- apiGroups: [networking.k8s.io]
+  resources: [ingresses]
+  verbs: [get, list, watch, create, update, delete]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, update]

@@ -29,6 +29,13 @@ pub enum Step {
     AddFinalizer,
     /// Create the object, or bring it back to what is wanted.
     Apply(Object),
+    /// Delete an object that is wanted no more.
+    DeleteObject {
+        /// Which.
+        object: Object,
+        /// Its uid.
+        uid: String,
+    },
     /// Mark the claim as this cluster's.
     AdoptVolume {
         /// Name of the claim.
@@ -154,6 +161,7 @@ impl Step {
         match self {
             Self::AddFinalizer => "AddFinalizer",
             Self::Apply(_) => "Apply",
+            Self::DeleteObject { .. } => "DeleteObject",
             Self::AdoptVolume { .. } => "AdoptVolume",
             Self::Bootstrap { .. } => "Bootstrap",
             Self::MarkFormed => "MarkFormed",
@@ -408,7 +416,7 @@ fn object_steps(observed: &Observation) -> Objects {
             Presence::Deleting => {
                 return held(Reason::WaitingForDeletion, format!("{} is still being deleted", object.kind()));
             }
-            Presence::Missing | Presence::Current | Presence::Drifted => {}
+            Presence::Missing | Presence::Current | Presence::Drifted | Presence::Unwanted { .. } => {}
         }
     }
     let mut steps = Vec::new();
@@ -421,13 +429,11 @@ fn object_steps(observed: &Observation) -> Objects {
             _ => steps.extend(adoptions(observed)),
         }
     }
-    steps.extend(
-        observed
-            .objects
-            .iter()
-            .filter(|(_, presence)| matches!(presence, Presence::Missing | Presence::Drifted))
-            .map(|(object, _)| Step::Apply(*object)),
-    );
+    steps.extend(observed.objects.iter().filter_map(|(object, presence)| match presence {
+        Presence::Missing | Presence::Drifted => Some(Step::Apply(*object)),
+        Presence::Unwanted { uid } => Some(Step::DeleteObject { object: *object, uid: uid.clone() }),
+        _ => None,
+    }));
     if let Some(why) = observed.certificate.as_ref().and_then(|certificate| certificate.awaited.as_ref()) {
         // A broker that is started without its certificate hangs on a Secret that is not there.
         let needs_it = |step: &Step| matches!(step, Step::Apply(Object::ConfigMap | Object::StatefulSet));
@@ -474,15 +480,28 @@ fn adoptions(observed: &Observation) -> impl Iterator<Item = Step> + '_ {
 }
 
 fn describe(steps: &[Step]) -> String {
-    let kinds: Vec<&str> = steps
+    let mut parts: Vec<String> = steps
         .iter()
         .filter_map(|step| match step {
-            Step::Apply(object) => Some(object.kind()),
-            Step::AddFinalizer => Some("the finalizer"),
+            Step::Apply(object) => Some(object.kind().to_owned()),
+            Step::DeleteObject { object, .. } => Some(format!("the removal of {}", object.kind())),
+            Step::AddFinalizer => Some("the finalizer".to_owned()),
             _ => None,
         })
         .collect();
-    kinds.join(", ")
+    // There is a Service for each broker.
+    parts.dedup();
+    parts.join(", ")
+}
+
+/// A load balancer is somebody else's to give. The brokers serve without it, so it is said and holds nothing up.
+fn without_address(observed: &Observation) -> impl Iterator<Item = Blocked> + '_ {
+    let waits = |broker: &&Broker| broker.external.as_ref().is_some_and(|e| e.balanced && e.addresses.is_empty());
+    observed.brokers.iter().filter(waits).map(|broker| Blocked {
+        reason: Reason::ExternalAddressPending,
+        on: Some(broker.ordinal.to_string()),
+        message: format!("the load balancer of broker {} has no address yet", broker.ordinal),
+    })
 }
 
 /// A part of what a cluster has to become. They are worked on in this order, one at a time; but a volume grows whatever
@@ -665,6 +684,7 @@ impl Summary {
         decision.plan = storage::ahead(observed);
         decision.plan.extend(rollout::ahead(observed));
         decision.blocked_by.extend(self.coming);
+        decision.blocked_by.extend(without_address(observed));
         // No watch tells of an answer that is missing, nor of a replica that has caught up.
         if self.silent || self.partitions.is_some() {
             decision = decision.look_again_in(SILENT_RETRY);

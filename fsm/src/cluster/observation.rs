@@ -85,10 +85,15 @@ pub enum Object {
     NetworkPolicy,
     /// StatefulSet `rivven-{name}`
     StatefulSet,
+    /// Service `rivven-{name}-{ordinal}-ext`: a broker for clients from outside. It and the next are applied last, as
+    /// nothing waits for them.
+    ExternalService(u32),
+    /// Ingress `rivven-{name}`
+    Ingress,
 }
 
 impl Object {
-    /// What every cluster has, in the order in which they are applied.
+    /// What every cluster has, in the order in which they are applied. The others come and go with the spec.
     pub const ALL: [Self; 7] = [
         Self::AuthSecret,
         Self::ConfigMap,
@@ -105,10 +110,11 @@ impl Object {
             Self::AuthSecret => "Secret",
             Self::Certificate => "Certificate",
             Self::ConfigMap => "ConfigMap",
-            Self::HeadlessService | Self::ClientService => "Service",
+            Self::HeadlessService | Self::ClientService | Self::ExternalService(_) => "Service",
             Self::PodDisruptionBudget => "PodDisruptionBudget",
             Self::NetworkPolicy => "NetworkPolicy",
             Self::StatefulSet => "StatefulSet",
+            Self::Ingress => "Ingress",
         }
     }
 }
@@ -124,6 +130,11 @@ pub enum Presence {
     Drifted,
     /// There, ours and being deleted.
     Deleting,
+    /// There and ours, and not wanted any more.
+    Unwanted {
+        /// Its uid, the precondition of its deletion.
+        uid: String,
+    },
     /// There under the name, but not ours: the owner or the missing owner is said.
     Foreign {
         /// Who owns it, for a person.
@@ -268,13 +279,24 @@ pub struct Broker {
     pub answer: Answer,
     /// Its volume claim, if there is one.
     pub claim: Option<Claim>,
+    /// Its Service for clients from outside, if there is one and it is ours.
+    pub external: Option<External>,
 }
 
 impl Broker {
     /// One of which nothing is there yet.
     pub const fn unseen(ordinal: u32) -> Self {
-        Self { ordinal, pod: None, answer: Answer::NotAsked, claim: None }
+        Self { ordinal, pod: None, answer: Answer::NotAsked, claim: None, external: None }
     }
+}
+
+/// The Service of a broker for clients from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct External {
+    /// Where it is reached, as `host:port`.
+    pub addresses: Vec<String>,
+    /// It is of type `LoadBalancer`: somebody else has to give it an address.
+    pub balanced: bool,
 }
 
 /// A volume claim of a broker.

@@ -13,7 +13,7 @@ use rivven_fsm::cluster::{
     Admission, Answer, Broker, Capabilities, Claim, Container, LastExit, Leadership, Membership, Move, Object,
     Observation, Partitions, Plan, Pod, Presence, ReclaimPolicy, Resize, StatefulSet, Step, Unschedulable, diagnosis,
 };
-use rivven_fsm::{ConditionStatus, ConditionType, Decision, Kind, Phase, Reason, Refusal};
+use rivven_fsm::{Blocked, ConditionStatus, ConditionType, Decision, Kind, Phase, Reason, Refusal};
 
 /// The one instant of the tests: no clock is read.
 pub fn now() -> DateTime<Utc> {
@@ -174,7 +174,7 @@ pub fn broker(ordinal: u32, state: State, leader: bool, claim: Option<Claim>) ->
     if matches!(state, State::OutdatedWell | State::OutdatedBroken) {
         OLD.clone_into(&mut made.revision);
     }
-    Broker { ordinal, pod: (state != State::Absent).then_some(made), answer, claim }
+    Broker { ordinal, pod: (state != State::Absent).then_some(made), answer, claim, external: None }
 }
 
 /// A cluster of `states` that has everything: what a test changes is what it is about.
@@ -303,7 +303,10 @@ pub fn sound<S: PartialEq + std::fmt::Debug>(
     hold!(d.phase != Phase::Ready || d.reason == Reason::AsWanted || refused, "phase Ready with {}", d.reason);
     hold!(says_ready || d.phase != Phase::Ready, "phase Ready, and the condition is not");
     if d.phase == Phase::Ready {
-        hold!(d.requeue.is_none() && d.steps.is_empty() && d.blocked_by.is_empty(), "Ready is not silent");
+        hold!(d.requeue.is_none() && d.steps.is_empty(), "Ready is not silent");
+        // Somebody else's to give, and the brokers serve without it.
+        let waits = |b: &Blocked| b.reason != Reason::ExternalAddressPending;
+        hold!(!d.blocked_by.iter().any(waits), "Ready waits: {:?}", d.blocked_by);
     }
     hold!(!d.message.is_empty(), "no message");
     Ok(())
@@ -354,6 +357,11 @@ pub fn cluster_holds_at(o: &Observation, d: &Decision<Step>, at: DateTime<Utc>) 
                         .any(|(other, p)| other == object && matches!(p, Presence::Missing | Presence::Drifted)),
                     "applied {object:?} although it is as wanted"
                 );
+            }
+            Step::DeleteObject { object, uid } => {
+                hold!(!untouchable && !stale, "deleted {object:?} next to something foreign or unknown");
+                let unwanted = Presence::Unwanted { uid: uid.clone() };
+                hold!(o.objects.contains(&(*object, unwanted)), "deleted {object:?}, which is wanted or not ours");
             }
             Step::AdoptVolume { claim, .. } => hold!(o.adopt_volumes, "adopted {claim} unasked"),
             Step::Bootstrap { founder } => bootstrap_holds(o, *founder)?,

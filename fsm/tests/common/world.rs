@@ -250,6 +250,7 @@ impl World {
                 answer: self.answer(ordinal as usize, leader),
                 pod: pod.clone().map(|pod| Pod { orphan: self.set.is_none(), ..pod }),
                 claim: claim.clone(),
+                external: None,
             })
             .collect();
         Observation {
@@ -433,6 +434,7 @@ impl World {
                     }
                 }
             }
+            Step::DeleteObject { object, .. } => self.objects.retain(|(other, _)| other != object),
             Step::AdoptVolume { claim, .. } => {
                 self.claims.iter_mut().flatten().filter(|c| c.name == *claim).for_each(|c| c.ours = true);
             }

@@ -50,6 +50,7 @@ impl Place {
         let root = if version.contains('/') { "apis" } else { "api" };
         let plural = match kind {
             "NetworkPolicy" => "networkpolicies".to_owned(),
+            "Ingress" => "ingresses".to_owned(),
             _ => format!("{}s", kind.to_lowercase()),
         };
         format!("/{root}/{version}/namespaces/{}/{plural}", self.namespace)
@@ -272,9 +273,16 @@ fn wrong_clusters() -> Vec<(&'static str, Value, Stopped)> {
             json!([{ "schedule": "0 25 * * *", "durationMinutes": 60 }]),
             ByOperator("maintenanceWindows[0]"),
         ),
-        ("externalAccess", json!({ "type": "LoadBalancer" }), ByOperator("externalAccess")),
+        (
+            "externalAccess",
+            json!({ "type": "NodePort", "annotations": { "rivven.io/a": "b" } }),
+            ByOperator("externalAccess.annotations: rivven.io/a"),
+        ),
         ("externalAccess", json!({ "type": "ClusterIP" }), ByServer("spec.externalAccess.type")),
-        ("ingress", json!({ "host": "x.example" }), ByOperator("ingress")),
+        ("ingress", json!({ "host": "x_y.example" }), ByServer("spec.ingress.host")),
+        ("ingress", json!({ "host": "10.0.0.1" }), ByServer("ingress.host must be a name")),
+        ("ingress", json!({ "host": "x.example", "annotations": { "a b": "c" } }), ByOperator("ingress.annotations")),
+        ("networkPolicy.ingressFrom", json!([""]), ByServer("spec.networkPolicy.ingressFrom[0]")),
         ("ingress", json!({}), ByServer("spec.ingress.host")),
         ("allowedNamespaces", json!(["a", ""]), ByServer("spec.allowedNamespaces[1]")),
         ("allowedNamespaces", json!(["a.*"]), ByServer("spec.allowedNamespaces[0]")),
@@ -491,11 +499,13 @@ fn values(strategy: &BoxedStrategy<Value>, count: usize) -> Vec<Value> {
 }
 
 /// Fields of which only the operator can tell what is wrong with them.
-const TOLD_BY_OPERATOR: [&str; 12] = [
+const TOLD_BY_OPERATOR: [&str; 14] = [
     "storage.size",
     "metrics.port",
     "podLabels",
     "podAnnotations",
+    "externalAccess.annotations",
+    "ingress.annotations",
     "nodeSelector",
     "env",
     "resources",

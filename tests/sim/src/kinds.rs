@@ -92,6 +92,7 @@ const BUILT_IN: &[(&str, &str, &str, &str, &str)] = &[
     ("coordination.k8s.io", "v1", "leases", "Lease", "r"),
     ("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", "g"),
     ("events.k8s.io", "v1", "events", "Event", ""),
+    ("networking.k8s.io", "v1", "ingresses", "Ingress", "sg"),
     ("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", "g"),
     ("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", "sgr"),
     ("storage.k8s.io", "v1", "storageclasses", "StorageClass", "c"),

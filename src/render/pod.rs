@@ -133,10 +133,10 @@ fn probes(input: &Input<'_>, container: &mut Value) {
     container["startupProbe"] = json!({ "httpGet": get(path("/health/startup")), "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 300 });
     container["livenessProbe"] = json!({ "httpGet": get(path("/health/live")), "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 3 });
     // The released broker stays "healthy" without a client port (observed on 0.0.22), so readiness asks that port.
-    // Where there is a better answer, it is asked for more often: brokers are asked first when they are about to form
-    // their cluster, and one that is asked a moment too early would not be ready for a whole period more.
+    // Where there is a better answer, it is asked for every second: in a rollout nobody restarts before the kubelet has
+    // noticed that the last one is back, and a broker that is asked a moment too early is not ready for a period more.
     container["readinessProbe"] = if split {
-        json!({ "httpGet": get("/health/ready"), "periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 7 })
+        json!({ "httpGet": get("/health/ready"), "periodSeconds": 1, "timeoutSeconds": 1, "failureThreshold": 15 })
     } else {
         json!({ "tcpSocket": { "port": "client" }, "periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 3 })
     };

@@ -534,7 +534,8 @@ struct Summary {
     well: usize,
     trouble: Option<(Reason, String)>,
     coming: Vec<Blocked>,
-    silent: bool,
+    /// The kubelet takes a broker for ready that is not known to be well.
+    unheard: bool,
     unscheduled: bool,
     parts: Vec<(Part, Plan)>,
     partitions: Option<Blocked>,
@@ -554,7 +555,7 @@ fn summary(observed: &Observation, now: DateTime<Utc>) -> Summary {
         well: 0,
         trouble: None,
         coming: Vec::new(),
-        silent: false,
+        unheard: false,
         unscheduled: false,
         parts,
         partitions: observed.partitions.trouble(),
@@ -569,7 +570,7 @@ fn summary(observed: &Observation, now: DateTime<Utc>) -> Summary {
         match diagnose(broker, now) {
             Health::Well => summary.well += 1,
             Health::Coming(reason, message) => {
-                summary.silent |= reason == Reason::BrokerSilent;
+                summary.unheard |= matches!(reason, Reason::BrokerSilent | Reason::BrokerNotReady);
                 summary.coming.push(Blocked { reason, on: Some(broker.ordinal.to_string()), message });
             }
             Health::Trouble(reason, message) => {
@@ -685,8 +686,8 @@ impl Summary {
         decision.plan.extend(rollout::ahead(observed));
         decision.blocked_by.extend(self.coming);
         decision.blocked_by.extend(without_address(observed));
-        // No watch tells of an answer that is missing, nor of a replica that has caught up.
-        if self.silent || self.partitions.is_some() {
+        // No watch tells of an answer that is missing or has changed, nor of a replica that has caught up.
+        if self.unheard || self.partitions.is_some() {
             decision = decision.look_again_in(SILENT_RETRY);
         }
         if self.unscheduled && self.trouble.is_none() {

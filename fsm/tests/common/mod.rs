@@ -341,6 +341,12 @@ pub fn cluster_holds_at(o: &Observation, d: &Decision<Step>, at: DateTime<Utc>) 
     if says_ready(d) {
         ready_holds(o)?;
     }
+    // Nothing in Kubernetes tells when a broker becomes well whose pod was ready all the time.
+    let unheard = |b: &Broker| !well(b) && b.pod.as_ref().is_some_and(Pod::is_up);
+    let held = refused || d.reason == Reason::WaitingForDeletion || (o.paused && o.stateful_set.is_none());
+    if o.deletion.is_none() && !held && d.steps.is_empty() && in_range().any(unheard) {
+        hold!(d.requeue.is_some(), "a broker that is not known to be well is never looked at again");
+    }
     let untouchable = o.objects.iter().any(|(_, p)| matches!(p, Presence::Foreign { .. } | Presence::Unknown { .. }));
     let stale = !o.adopt_volumes
         && o.stateful_set.is_none()

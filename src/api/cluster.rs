@@ -152,10 +152,13 @@ pub struct RivvenClusterSpec {
     /// Who may reach the brokers.
     #[serde(default)]
     pub network_policy: NetworkPolicySpec,
-    /// Clients from outside the Kubernetes cluster.
+    /// Clients from outside the Kubernetes cluster: a Service `rivven-{name}-{ordinal}-ext` for each broker, for the client
+    /// port only. Clients must be given the addresses in `status.brokers[].external`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external_access: Option<ExternalAccessSpec>,
-    /// Ingress for the HTTP API and the dashboard.
+    /// Ingress for the HTTP API and the dashboard; its controller's namespace must be in `networkPolicy.ingressFrom`. What
+    /// changes something asks for the token of Secret `rivven-{name}-auth`; health, metrics and the page of the dashboard
+    /// are open to whoever reaches the host. Clients of the broker need `externalAccess`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress: Option<IngressSpec>,
     /// Move replicas between brokers until no broker holds two more than another. Otherwise brokers that join hold only
@@ -307,8 +310,7 @@ pub struct NetworkPolicySpec {
     pub ingress_from: Vec<String>,
 }
 
-/// Clients from outside the Kubernetes cluster: a Service `rivven-{name}-{ordinal}-ext` for each broker, for the client
-/// port only. Clients are given the addresses of `status.brokers[].external`.
+/// Clients from outside the Kubernetes cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExternalAccessSpec {
@@ -330,9 +332,7 @@ pub enum ExternalAccessType {
     NodePort,
 }
 
-/// Ingress for the HTTP API and the dashboard. The client protocol is plain TCP, which no Ingress carries: see
-/// `externalAccess`. What changes something asks for the token of Secret `rivven-{name}-auth`; health, metrics and the page
-/// of the dashboard are open to whoever reaches the host.
+/// Ingress for the HTTP API and the dashboard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(

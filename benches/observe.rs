@@ -76,6 +76,7 @@ async fn world(brokers: u32) -> Result<(Observer, RivvenCluster), Failure> {
         domain: "cluster.local",
         restarted_at: None,
         certificate: None,
+        rules: &std::collections::BTreeMap::new(),
     };
     let live = |object: Object| {
         let mut value = render::cluster(&input).remove(&object).unwrap_or_default();

@@ -38,6 +38,8 @@ pub const TOPIC_MARK: &str = "rivven.io/topic-cluster-uid";
 pub const ADOPT_TOPIC: &str = "rivven.io/adopt";
 /// Annotation of an object: which of its annotations are the spec's. One that is taken out there is taken off here.
 pub const ANNOTATIONS: &str = "rivven.io/annotations";
+/// Annotation of a broker's pod: the hash of the rules of who may do what that it was started with.
+pub const RULES: &str = "rivven.io/rules-hash";
 /// Key of the admin token in Secret `rivven-{name}-auth`.
 pub const TOKEN_KEY: &str = "token";
 /// Annotation of the brokers' pods: which certificate they were started with.

@@ -96,6 +96,7 @@ fn any_cluster_comes_through() {
                 domain: "cluster.local",
                 restarted_at: None,
                 certificate: None,
+                rules: &BTreeMap::new(),
             };
             let objects = render::cluster(&input);
             let outside = spec.external_access.as_ref().map_or(0, |_| replicas as usize)

@@ -1,6 +1,8 @@
 //! The rendered objects, as snapshots that a reviewer can read. A change of the pod template restarts every broker of
 //! everybody who upgrades the operator: it shows here.
 
+use std::collections::BTreeMap;
+
 use rivven_operator::api::RivvenClusterSpec;
 use rivven_operator::broker::capabilities;
 use rivven_operator::names;
@@ -26,6 +28,7 @@ fn rendered_with(
         domain: "cluster.local",
         restarted_at: None,
         certificate,
+        rules: &BTreeMap::from([("rules".to_owned(), "hash-of-the-rules".to_owned())]),
     };
     Ok(cluster(&input).into_values().collect())
 }
@@ -104,6 +107,29 @@ fn clients_from_outside() {
     }))
     .unwrap();
     insta::assert_yaml_snapshot!(all[7..]);
+}
+
+#[test]
+fn authentication_and_the_rules_of_who_may_do_what() {
+    let all = rendered(json!({
+        "replicas": 1,
+        "version": "0.1.0",
+        "tls": { "enabled": true, "certSecretName": "tls", "clientCaSecretName": "ca" },
+        "auth": { "enabled": true, "mechanism": "mtls", "rbac": { "enabled": true, "configMapName": "rules" } },
+    }))
+    .unwrap();
+    let file: serde_json::Value = serde_json::from_str(all[1]["data"]["rivven.yaml"].as_str().unwrap()).unwrap();
+    let rbac = json!({ "enabled": true, "path": "/etc/rivven-rbac" });
+    assert_eq!(file["auth"], json!({ "enabled": true, "mechanism": "mtls", "rbac": rbac }));
+    let template = &all[6]["spec"]["template"];
+    assert_eq!(template["metadata"]["annotations"][names::RULES], "hash-of-the-rules");
+    let has = |list: &serde_json::Value, entry: &serde_json::Value| list.as_array().unwrap().contains(entry);
+    assert!(has(&template["spec"]["volumes"], &json!({ "name": "rbac", "configMap": { "name": "rules" } })));
+    let container = &template["spec"]["containers"][0];
+    let mount = json!({ "name": "rbac", "mountPath": "/etc/rivven-rbac", "readOnly": true });
+    assert!(has(&container["volumeMounts"], &mount));
+    let names = container["env"].as_array().unwrap().iter().map(|variable| &variable["name"]);
+    assert!(!names.into_iter().any(|name| name == "RIVVEN_NO_REQUIRE_AUTH"), "authentication is demanded");
 }
 
 #[test]

@@ -114,7 +114,6 @@ fn each_guard_on_a_spec_is_missed_when_it_is_taken_out() {
         (Reason::CertificateInvalid, candidate(|c| c.certificate_problem = Some("Secret x has no tls.crt".to_owned()))),
         (Reason::CertificateNotTrusted, candidate(|c| c.certificate_divides = Some("unknown issuer".to_owned()))),
         (Reason::TlsSwitchRefused, candidate(|c| (c.capabilities, c.clusters, c.wish.tls) = (clustered(), true, true))),
-        (Reason::NotSupportedByOperator, candidate(|c| (c.capabilities, c.wish.auth) = (clustered(), true))),
         (Reason::PrerequisiteMissing, candidate(|c| c.prerequisites = secret(Some(false)))),
         (Reason::PrerequisiteMissing, candidate(|c| c.prerequisites = secret(None))),
         (Reason::StorageShrinkRefused, candidate(|c| c.wish.storage_bytes = 1)),

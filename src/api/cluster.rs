@@ -42,7 +42,8 @@ use super::status::RivvenClusterStatus;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.config) || !has(self.config.defaultReplicationFactor) || self.config.defaultReplicationFactor <= self.replicas").message("config.defaultReplicationFactor must not be greater than replicas")
+    validation = Rule::new("!has(self.config) || !has(self.config.defaultReplicationFactor) || self.config.defaultReplicationFactor <= self.replicas").message("config.defaultReplicationFactor must not be greater than replicas"),
+    validation = Rule::new("!has(self.auth) || !has(self.auth.enabled) || !self.auth.enabled || !has(self.auth.mechanism) || self.auth.mechanism != 'mtls' || (has(self.tls) && has(self.tls.enabled) && self.tls.enabled && has(self.tls.clientCaSecretName))").message("auth.mechanism mtls needs tls.enabled and tls.clientCaSecretName")
 )]
 pub struct RivvenClusterSpec {
     /// Number of brokers.

@@ -67,13 +67,15 @@ defaults! {
 #[x_kube(
     validation = Rule::new("!has(self.enabled) || !self.enabled || has(self.mechanism)").message("auth.enabled needs a mechanism"),
     validation = Rule::new("!has(self.mechanism) || self.mechanism != 'scram' || has(self.scramSecretName)").message("auth.mechanism scram needs scramSecretName"),
-    validation = Rule::new("!has(self.mechanism) || self.mechanism != 'token' || has(self.tokenSecretName)").message("auth.mechanism token needs tokenSecretName")
+    validation = Rule::new("!has(self.mechanism) || self.mechanism != 'token' || has(self.tokenSecretName)").message("auth.mechanism token needs tokenSecretName"),
+    validation = Rule::new("!has(self.rbac) || !has(self.rbac.enabled) || !self.rbac.enabled || (has(self.enabled) && self.enabled)").message("auth.rbac needs auth.enabled: rules are about who somebody is")
 )]
 pub struct AuthSpec {
     /// Demand authentication.
     #[serde(default)]
     pub enabled: bool,
-    /// How clients prove who they are.
+    /// How clients prove who they are. `mtls` needs `tls.enabled` with `tls.clientCaSecretName`; the others need the
+    /// operator to log in as a client, which this release does not do: they are refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mechanism: Option<AuthMechanism>,
     /// Secret with the SCRAM users: a key for each user, its value the password.
@@ -104,12 +106,18 @@ pub enum AuthMechanism {
 /// Rules of who may do what.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.enabled) || !self.enabled || has(self.configMapName)").message("auth.rbac needs configMapName")
+)]
 pub struct RbacSpec {
     /// Enforce rules.
     #[serde(default, skip_serializing_if = "is_false")]
     pub enabled: bool,
-    /// ConfigMap with the rules.
+    /// ConfigMap with the rules, mounted at `/etc/rivven-rbac`. Brokers restart in order when its content changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+    )]
     pub config_map_name: Option<String>,
 }

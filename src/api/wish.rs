@@ -114,6 +114,14 @@ impl RivvenClusterSpec {
                 auth.mechanism == Some(AuthMechanism::Token) && auth.token_secret_name.is_none(),
                 "auth.mechanism: token needs auth.tokenSecretName",
             ),
+            (
+                auth.enabled
+                    && auth.mechanism == Some(AuthMechanism::Mtls)
+                    && !(self.tls.enabled && self.tls.client_ca_secret_name.is_some()),
+                "auth.mechanism: mtls needs tls.enabled and tls.clientCaSecretName, by which client certificates are verified",
+            ),
+            (auth.rbac.enabled && !auth.enabled, "auth.rbac: needs auth.enabled; rules are about who somebody is"),
+            (auth.rbac.enabled && auth.rbac.config_map_name.is_none(), "auth.rbac: needs auth.rbac.configMapName"),
         ];
         lacks.into_iter().filter(|(lacks, _)| *lacks).map(|(_, problem)| problem.to_owned()).collect()
     }
@@ -225,11 +233,21 @@ impl RivvenClusterSpec {
 
     /// What is asked for that this release of the operator does not do yet.
     fn unsupported(&self) -> Vec<String> {
-        let asked = [(self.metrics.service_monitor, "metrics.serviceMonitor"), (self.auth.rbac.enabled, "auth.rbac")];
+        let asked = [(self.metrics.service_monitor, "metrics.serviceMonitor")];
         let field = |(asked, field): (bool, &str)| {
             asked.then(|| format!("{field}: not supported by this release of the operator; take it out"))
         };
-        asked.into_iter().filter_map(field).collect()
+        let mut unsupported: Vec<String> = asked.into_iter().filter_map(field).collect();
+        if let Some(AuthMechanism::Scram | AuthMechanism::Token) = self.auth.mechanism.filter(|_| self.auth.enabled) {
+            let what = "auth.mechanism: the operator would have to log in as a client to make topics and to see partitions, which it does by certificate only; set it to mtls";
+            unsupported.push(what.to_owned());
+        }
+        unsupported
+    }
+
+    /// The ConfigMap with the rules of who may do what, where rules are to be enforced.
+    pub fn rules(&self) -> Option<&str> {
+        self.auth.rbac.config_map_name.as_deref().filter(|_| self.auth.enabled && self.auth.rbac.enabled)
     }
 }
 

@@ -71,7 +71,10 @@ impl Observer {
         let whose = (namespace.as_str(), name.as_str());
         let verdict =
             self.judge_certificate(whose, (&cluster.spec.tls, cluster.spec.replicas), carried.as_ref(), now).await;
+        let specs = [Some(&cluster.spec), history.accepted.as_ref(), history.proven.as_ref()].into_iter().flatten();
+        let rules = self.rules(&namespace, specs, ours).await;
         let input = render::Input {
+            rules: &rules,
             name: &name,
             namespace: &namespace,
             uid: &uid,
@@ -117,14 +120,7 @@ impl Observer {
                 }
             }
             cover(desired.get_mut(&Object::StatefulSet), &brokers, spec.replicas);
-            (live, objects) = self.objects(&place, &desired, set.as_ref(), &mut secret).await;
-            let runs = |ordinal| brokers.iter().any(|broker| broker.ordinal == ordinal && broker.pod.is_some());
-            let stays = |ordinal| spec.external_access.is_some() && runs(ordinal);
-            for (object, found) in self.unwanted(place.key(), &desired, stays)? {
-                let uid = found["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
-                objects.push((object, Presence::Unwanted { uid }));
-                live.insert(object, found);
-            }
+            (live, objects) = self.objects(&place, (spec, &brokers), &desired, set.as_ref(), &mut secret).await?;
         }
         let token = secret.and_then(|(_, token)| token);
 
@@ -204,7 +200,16 @@ impl Observer {
                 broker::capabilities(&cluster.spec.version)
             });
         let missing = running.certificate.missing.clone();
-        let prerequisites = missing.into_iter().map(|(what, present)| fsm::Prerequisite { what, present }).collect();
+        let mut prerequisites: Vec<_> =
+            missing.into_iter().map(|(what, present)| fsm::Prerequisite { what, present }).collect();
+        if let Some(name) = cluster.spec.rules() {
+            let present = self
+                .content(&cluster.namespace().unwrap_or_default(), name)
+                .await
+                .ok()
+                .map(|content| content.is_some());
+            prerequisites.push(fsm::Prerequisite { what: format!("ConfigMap {name}"), present });
+        }
         let candidate = fsm::Candidate {
             wish,
             accepted: running.accepted.as_ref().map(|spec| spec.wish(&name)),
@@ -258,12 +263,13 @@ impl Observer {
     async fn objects(
         &self,
         place: &Place<'_>,
+        (spec, brokers): (&RivvenClusterSpec, &[fsm::Broker]),
         desired: &BTreeMap<Object, Value>,
         set: Option<&Value>,
         secret: &mut Option<(Presence, Option<Token>)>,
-    ) -> (BTreeMap<Object, Value>, Vec<(Object, Presence)>) {
+    ) -> Result<(BTreeMap<Object, Value>, Vec<(Object, Presence)>), ObserveError> {
         let Place { namespace, cluster, uid, .. } = *place;
-        let (live, unreadable) = self.live_objects(namespace, cluster, desired, set).await;
+        let (mut live, unreadable) = self.live_objects(namespace, cluster, desired, set).await;
         let mut objects = Vec::new();
         for (object, wanted) in desired {
             let presence = match (object, unreadable.get(object)) {
@@ -278,7 +284,14 @@ impl Observer {
             };
             objects.push((*object, presence));
         }
-        (live, objects)
+        let runs = |ordinal| brokers.iter().any(|broker| broker.ordinal == ordinal && broker.pod.is_some());
+        let stays = |ordinal| spec.external_access.is_some() && runs(ordinal);
+        for (object, found) in self.unwanted(place.key(), desired, stays)? {
+            let uid = found["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+            objects.push((object, Presence::Unwanted { uid }));
+            live.insert(object, found);
+        }
+        Ok((live, objects))
     }
 
     /// The certificate that brokers which run were rendered with.

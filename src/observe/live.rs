@@ -14,8 +14,8 @@ use super::{ObserveError, Observer, SeenSecret, compare, pod};
 use crate::broker::Token;
 use crate::names;
 
-/// How long a Secret that was seen counts as there. Then it is read again, so that one that was deleted is made anew.
-const SECRET_COUNTS: Duration = Duration::from_mins(5);
+/// How long what was read counts, as no watch tells of it. Then it is read again: a Secret that was deleted is made anew.
+pub(super) const COUNTS: Duration = Duration::from_mins(5);
 
 impl Observer {
     /// One object of a cluster: from the cache or, as the watches see labelled objects only and a foreign one need not
@@ -103,12 +103,12 @@ impl Observer {
 
     fn remembered(&self, key: &(String, String)) -> Option<SeenSecret> {
         let secrets = self.secrets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        secrets.get(key).filter(|seen| seen.at.elapsed() < SECRET_COUNTS).cloned()
+        secrets.get(key).filter(|seen| seen.at.elapsed() < COUNTS).cloned()
     }
 
     fn remember(&self, key: (String, String), token: Option<Token>) {
         let mut secrets = self.secrets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        secrets.retain(|_, seen| seen.at.elapsed() < SECRET_COUNTS);
+        secrets.retain(|_, seen| seen.at.elapsed() < COUNTS);
         secrets.insert(key, SeenSecret { at: Instant::now(), token });
     }
 }

@@ -12,10 +12,11 @@ pub mod moves;
 pub mod pod;
 mod redact;
 mod refusals;
+mod rules;
 mod topic;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kube::Client;
 use tokio::time::Instant;
@@ -39,6 +40,9 @@ struct SeenSecret {
     token: Option<Token>,
 }
 
+/// The hashes of ConfigMaps that specs name, by namespace and name, and when they were read.
+type Contents = HashMap<(String, String), (Instant, String)>;
+
 /// Looks at the world.
 #[derive(Clone)]
 pub struct Observer {
@@ -49,19 +53,32 @@ pub struct Observer {
     secrets: Arc<Mutex<HashMap<(String, String), SeenSecret>>>,
     /// By namespace, Secret, and Secret of the clients' authority.
     certificates: Arc<Mutex<HashMap<(String, String, Option<String>), certificate::Read>>>,
+    contents: Arc<Mutex<Contents>>,
     refusals: Refusals,
 }
 
 impl Observer {
     /// An observer over `caches` and `brokers`. `domain` is the DNS domain of the Kubernetes cluster.
     pub fn new(client: Client, caches: Caches, brokers: Brokers, domain: String) -> Self {
-        let (secrets, certificates, refusals) = (Arc::default(), Arc::default(), Refusals::default());
-        Self { client, caches, brokers, domain, secrets, certificates, refusals }
+        Self {
+            client,
+            caches,
+            brokers,
+            domain,
+            secrets: Arc::default(),
+            certificates: Arc::default(),
+            contents: Arc::default(),
+            refusals: Refusals::default(),
+        }
     }
 
     /// The caches.
     pub const fn caches(&self) -> &Caches {
         &self.caches
+    }
+
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the API server refused.

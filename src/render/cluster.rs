@@ -27,6 +27,8 @@ pub struct Input<'a> {
     pub restarted_at: Option<&'a str>,
     /// The certificate, where the spec asks for TLS and there is one.
     pub certificate: Option<&'a Material>,
+    /// The hashes of the rules of who may do what, by the names of their ConfigMaps.
+    pub rules: &'a BTreeMap<String, String>,
 }
 
 /// A certificate, as far as it is rendered. Its key stays in its Secret.
@@ -83,7 +85,7 @@ fn auth_secret(input: &Input<'_>) -> Value {
 /// `rivven.yaml` as the project documents it. The released broker reads no file; it is told the same by environment.
 fn config_map(input: &Input<'_>) -> Value {
     let config = &input.spec.config;
-    let file = json!({
+    let mut file = json!({
         "node": { "data_dir": pod::DATA_DIR },
         "cluster": { "bootstrap_expect": input.spec.replicas },
         "storage": { "segment_size": config.log_segment_bytes, "retention_bytes": config.log_retention_bytes },
@@ -95,6 +97,13 @@ fn config_map(input: &Input<'_>) -> Value {
         },
         "observability": { "metrics": { "enabled": input.spec.metrics.enabled, "port": input.spec.metrics.port } },
     });
+    let auth = &input.spec.auth;
+    if auth.enabled {
+        file["auth"] = json!({ "enabled": true, "mechanism": auth.mechanism });
+    }
+    if input.spec.rules().is_some() {
+        file["auth"]["rbac"] = json!({ "enabled": true, "path": pod::RULES_DIR });
+    }
     // JSON is YAML: what reads the one reads the other, and no value needs quoting of its own.
     let text = serde_json::to_string_pretty(&file).unwrap_or_default();
     let mut data = json!({ "rivven.yaml": text });

@@ -12,6 +12,8 @@ const CONFIG_DIR: &str = "/etc/rivven";
 /// Where the certificate is mounted. Beside the configuration and not below it, where a read-only volume has no place for
 /// another.
 const TLS_DIR: &str = "/etc/rivven-tls";
+/// Where the rules of who may do what are mounted, beside the configuration for the same reason.
+pub(super) const RULES_DIR: &str = "/etc/rivven-rbac";
 const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
@@ -62,7 +64,22 @@ pub fn template(input: &Input<'_>) -> Value {
     annotations.extend(input.restarted_at.map(|value| (names::RESTARTED_AT.to_owned(), value.to_owned())));
     let certificate = input.certificate.filter(|_| spec.tls.enabled);
     annotations.extend(certificate.map(|certificate| (names::CERTIFICATE_HASH.to_owned(), certificate.hash.clone())));
+    if let Some(rules) = spec.rules() {
+        mount_rules(&mut pod, rules);
+        annotations.extend(input.rules.get(rules).map(|hash| (names::RULES.to_owned(), hash.clone())));
+    }
     json!({ "metadata": { "labels": labels, "annotations": annotations }, "spec": pod })
+}
+
+fn mount_rules(pod: &mut Value, config_map: &str) {
+    let (volumes, mounts) = ("/volumes", "/containers/0/volumeMounts");
+    let volume = json!({ "name": "rbac", "configMap": { "name": config_map } });
+    let mount = json!({ "name": "rbac", "mountPath": RULES_DIR, "readOnly": true });
+    for (list, entry) in [(volumes, volume), (mounts, mount)] {
+        if let Some(list) = pod.pointer_mut(list).and_then(Value::as_array_mut) {
+            list.push(entry);
+        }
+    }
 }
 
 /// Brokers apart by host and by zone where that is possible, and together where it is not.
@@ -189,6 +206,7 @@ fn environment(input: &Input<'_>) -> Value {
         set("RIVVEN_TLS_VERIFY_CLIENT", spec.tls.client_ca_secret_name.is_some().to_string());
     }
     // Authentication is refused before anything is rendered; so far brokers are fenced by the NetworkPolicy.
+    // A released broker has no way to create a user: without this nobody could do anything.
     if !spec.auth.enabled {
         set("RIVVEN_NO_REQUIRE_AUTH", "true".to_owned());
     }

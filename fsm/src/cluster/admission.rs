@@ -47,7 +47,7 @@ pub const GUARDS: &[Guard<Candidate>] = &[
     Guard { reason: Reason::BrokerCannotCluster, refuses: broker_cannot_cluster },
     Guard { reason: Reason::BrokerCannotServeTls, refuses: broker_cannot_serve_tls },
     Guard { reason: Reason::BrokerCannotAuthenticate, refuses: broker_cannot_authenticate },
-    Guard { reason: Reason::NotSupportedByOperator, refuses: not_supported },
+    Guard { reason: Reason::NotSupportedByOperator, refuses: |c| list(&c.wish.unsupported) },
     Guard { reason: Reason::PrerequisiteMissing, refuses: prerequisite_missing },
     Guard { reason: Reason::CertificateInvalid, refuses: |c| c.certificate_problem.clone() },
     Guard { reason: Reason::CertificateNotTrusted, refuses: |c| c.certificate_divides.clone() },
@@ -86,15 +86,6 @@ fn broker_cannot_authenticate(c: &Candidate) -> Option<String> {
             c.wish.version
         )
     })
-}
-
-fn not_supported(c: &Candidate) -> Option<String> {
-    let mut unsupported = c.wish.unsupported.clone();
-    // The released broker has none; its guard says so first.
-    if c.wish.auth && c.capabilities.auth {
-        unsupported.push("auth: not supported by this release of the operator; take it out".to_owned());
-    }
-    list(&unsupported)
 }
 
 fn prerequisite_missing(c: &Candidate) -> Option<String> {

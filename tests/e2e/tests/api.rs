@@ -238,8 +238,19 @@ fn wrong_clusters() -> Vec<(&'static str, Value, Stopped)> {
         ("auth", json!({ "enabled": true, "mechanism": "scram" }), ByServer("scramSecretName")),
         ("auth", json!({ "enabled": true, "mechanism": "token" }), ByServer("tokenSecretName")),
         ("auth", json!({ "enabled": true, "mechanism": "password" }), ByServer("spec.auth.mechanism")),
-        ("auth", json!({ "enabled": true, "mechanism": "mtls" }), ByOperator("auth.enabled")),
-        ("auth", json!({ "rbac": { "enabled": true } }), ByOperator("auth.rbac")),
+        ("auth", json!({ "enabled": true, "mechanism": "mtls" }), ByServer("auth.mechanism mtls needs tls.enabled")),
+        (
+            "auth",
+            json!({ "enabled": true, "mechanism": "scram", "scramSecretName": "x" }),
+            ByOperator("set auth.enabled to false"),
+        ),
+        (
+            "auth",
+            json!({ "enabled": true, "mechanism": "token", "tokenSecretName": "x" }),
+            ByOperator("auth.mechanism: the operator would have to log in"),
+        ),
+        ("auth", json!({ "rbac": { "enabled": true } }), ByServer("auth.rbac needs auth.enabled")),
+        ("auth", json!({ "rbac": { "enabled": true } }), ByServer("auth.rbac needs configMapName")),
         ("metrics.port", json!(0), ByServer("spec.metrics.port")),
         ("metrics.port", json!(65536), ByServer("spec.metrics.port")),
         ("metrics.port", json!(9091), ByOperator("metrics.port")),
@@ -557,6 +568,7 @@ async fn generated_clusters_get_one_verdict() {
                     domain: "cluster.local",
                     restarted_at: None,
                     certificate: None,
+                    rules: &BTreeMap::new(),
                 };
                 for (kind, object) in render::cluster(&input) {
                     match place.create(&object).await {

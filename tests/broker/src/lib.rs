@@ -3,7 +3,7 @@
 //! The released Rivven broker cannot form a cluster, so nothing released shows the contract that the operator is
 //! written for. This one does, and honestly: its metadata goes through Raft, its records through leader, followers and
 //! in-sync set, and everything acknowledged is on disk. It speaks Rivven's wire protocol and the HTTP admin API, both
-//! in the shapes of the released broker.
+//! in the shapes of the released broker, and over TLS where it is told to. Only faults on demand are its own.
 //!
 //! All timers are tokio's, and nothing blocks but file input and output: a whole cluster can run inside one test on a
 //! paused clock.

@@ -1,6 +1,7 @@
 //! What a check is, and what it finds.
 
 use std::fmt;
+use std::path::Path;
 use std::pin::Pin;
 
 use anyhow::Result;
@@ -15,6 +16,8 @@ use crate::single::Single;
 pub enum Capability {
     /// Several brokers form one cluster.
     Clustering,
+    /// TLS is served.
+    Tls,
     /// Leader, replicas and in-sync set of each partition can be read.
     PartitionMetadata,
     /// `/health/live`, `/health/ready` and `/health/startup` exist.
@@ -32,6 +35,7 @@ impl Capability {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Clustering => "clustering",
+            Self::Tls => "tls",
             Self::PartitionMetadata => "partition_metadata",
             Self::HealthSplit => "health_split",
             Self::CrashSafeRecords => "crash_safe_records",
@@ -42,6 +46,7 @@ impl Capability {
     pub fn of(self, version: &str, row: &Capabilities) -> bool {
         match self {
             Self::Clustering => row.clustering,
+            Self::Tls => row.tls,
             Self::PartitionMetadata => row.partition_metadata,
             Self::HealthSplit => row.health_split,
             Self::CrashSafeRecords => !version.starts_with("0.0."),
@@ -57,6 +62,8 @@ pub type Running<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
 pub enum On {
     /// One broker, standalone. Checks share it: each has topics of its own.
     Single(for<'a> fn(&'a mut Single) -> Running<'a>),
+    /// Brokers of its own, from this program.
+    Own(for<'a> fn(&'a Path) -> Running<'a>),
     /// Brokers that were started and are not formed yet.
     Unformed(for<'a> fn(&'a mut Cluster) -> Running<'a>),
     /// A formed cluster, every broker up.

@@ -30,6 +30,11 @@ pub struct Cluster {
 impl Cluster {
     /// Starts three brokers that nobody has formed into a cluster yet.
     pub async fn start(binary: &Path) -> Result<Self> {
+        Self::start_with(binary, |_| Ok(())).await
+    }
+
+    /// The same, with what else each of them is told.
+    pub async fn start_with(binary: &Path, prepare: impl Fn(&mut Node) -> Result<()>) -> Result<Self> {
         let mut nodes = Vec::new();
         for index in 0..4 {
             nodes.push(Node::new(binary, &format!("member-{index}"))?);
@@ -42,6 +47,7 @@ impl Cluster {
             node.set("RIVVEN_RACK", format!("rack-{index}"));
             // A follower that is gone leaves the in-sync set within a check's patience.
             node.set("RIVVEN_REPLICA_LAG_MS", "1000");
+            prepare(node)?;
         }
         let spare = nodes.pop().context("four were made")?;
         try_join_all(nodes.iter_mut().map(Node::start)).await?;
@@ -56,19 +62,23 @@ impl Cluster {
 
     /// Starts three brokers, forms them, and waits until each of them knows all.
     pub async fn formed(binary: &Path) -> Result<Self> {
-        let mut cluster = Self::start(binary).await?;
-        cluster.bootstrap(cluster.nodes.first().context("no broker")?).await?.with(200)?;
-        cluster.formed = true;
-        cluster.ready().await?;
+        Self::start(binary).await?.form().await
+    }
+
+    /// Forms the brokers that were started, and waits until each of them knows all.
+    pub async fn form(mut self) -> Result<Self> {
+        self.bootstrap(self.nodes.first().context("no broker")?).await?.with(200)?;
+        self.formed = true;
+        self.ready().await?;
         until("every broker shows all brokers", AGREE, || async {
-            for node in cluster.up() {
+            for node in self.up() {
                 let shown = node.wire().await?.cluster_metadata(&[]).await?.brokers.len();
-                ensure!(shown == cluster.nodes.len(), "{} shows {shown}", node.id);
+                ensure!(shown == self.nodes.len(), "{} shows {shown}", node.id);
             }
             Ok(())
         })
         .await?;
-        Ok(cluster)
+        Ok(self)
     }
 
     /// Starts what is down and waits until all know one leader.
@@ -185,6 +195,7 @@ impl Cluster {
             topic: topic.to_owned(),
             addresses: std::collections::BTreeMap::new(),
             limit: LIMIT,
+            tls: self.up().find_map(|node| node.tls.clone()),
         }
     }
 
@@ -240,7 +251,7 @@ pub fn in_sync(partition: &PartitionMetadata, nodes: &[&str]) -> bool {
 
 /// A node id, its address, as `bootstrap` and `add-learner` take them.
 pub fn member(node: &Node) -> Value {
-    json!({ "node_id": node.id, "addr": format!("http://{}", node.api_address()) })
+    json!({ "node_id": node.id, "addr": node.url() })
 }
 
 /// The number that Raft knows a node id by: FNV-1a, 64 bits.

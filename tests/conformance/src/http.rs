@@ -8,8 +8,9 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::tls::{Tls, dial};
 
 /// How long one exchange may take. Adding a learner waits until it has caught up.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -19,6 +20,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 pub struct Api {
     address: String,
     token: Option<String>,
+    tls: Option<Tls>,
 }
 
 /// Status and body.
@@ -48,13 +50,19 @@ impl Answer {
 impl Api {
     /// The API at `host:port`.
     pub fn new(address: impl Into<String>, token: Option<&str>) -> Self {
-        Self { address: address.into(), token: token.map(str::to_owned) }
+        Self { address: address.into(), token: token.map(str::to_owned), tls: None }
     }
 
     /// The same API with another token or none.
     #[must_use]
     pub fn with_token(&self, token: Option<&str>) -> Self {
-        Self::new(self.address.clone(), token)
+        Self { token: token.map(str::to_owned), ..self.clone() }
+    }
+
+    /// The same API over TLS or not.
+    #[must_use]
+    pub fn with_tls(&self, tls: Option<Tls>) -> Self {
+        Self { tls, ..self.clone() }
     }
 
     /// GET.
@@ -76,7 +84,7 @@ impl Api {
     }
 
     async fn exchange(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer> {
-        let stream = TcpStream::connect(&self.address).await?;
+        let stream = dial(&self.address, self.tls.as_ref()).await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         let driver = tokio::spawn(connection);
         let mut request = Request::builder().method(method).uri(path).header("host", &self.address);

@@ -4,6 +4,7 @@
 //! back and counts what was lost. Both speak to brokers as anybody would: through the published client and protocol,
 //! and the HTTP admin API.
 
+pub mod certificates;
 pub mod check;
 pub mod checks;
 pub mod cluster;
@@ -14,5 +15,6 @@ pub mod process;
 pub mod run;
 pub mod single;
 pub mod table;
+pub mod tls;
 pub mod wait;
 pub mod wire;

@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use rivven_client::Client;
+use rivven_protocol::Request;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use crate::certificates::Authority;
 use crate::http::Api;
+use crate::tls::Tls;
 use crate::wait::until;
 use crate::wire::{LIMIT, Wire};
 
@@ -30,6 +33,8 @@ const STOP: Duration = Duration::from_secs(45);
 pub struct Node {
     /// `RIVVEN_NODE_ID`
     pub id: String,
+    /// How it is spoken to, where it speaks TLS.
+    pub tls: Option<Tls>,
     binary: PathBuf,
     host: String,
     ports: Ports,
@@ -51,6 +56,7 @@ impl Node {
         let host = host();
         Ok(Self {
             id: id.to_owned(),
+            tls: None,
             binary: binary.into(),
             ports: ports(&host)?,
             host,
@@ -63,6 +69,18 @@ impl Node {
     /// Adds to its environment.
     pub fn set(&mut self, name: &str, value: impl Into<String>) {
         self.environment.push((name.to_owned(), value.into()));
+    }
+
+    /// Speaks TLS with a certificate of this authority, and believes it.
+    pub fn speak_tls(&mut self, authority: &Authority) -> Result<()> {
+        let issued = authority.issue(&[&self.host])?;
+        let files = [("CERT", issued.cert), ("KEY", issued.key), ("CA", authority.ca())];
+        for (name, file) in files {
+            self.set(&format!("RIVVEN_TLS_{name}"), file.display().to_string());
+        }
+        self.set("RIVVEN_TLS_ENABLED", "true");
+        self.tls = Some(Tls::new(authority.ca()));
+        Ok(())
     }
 
     /// `host:port` for clients.
@@ -80,19 +98,25 @@ impl Node {
         format!("{}:{}", self.host, self.ports.api)
     }
 
+    /// The URL of the HTTP API, as members of a cluster know it.
+    pub fn url(&self) -> String {
+        format!("{}://{}", if self.tls.is_some() { "https" } else { "http" }, self.api_address())
+    }
+
     /// The HTTP API, with the token.
     pub fn api(&self) -> Api {
-        Api::new(self.api_address(), Some(TOKEN))
+        Api::new(self.api_address(), Some(TOKEN)).with_tls(self.tls.clone())
     }
 
     /// The published client.
     pub async fn client(&self) -> Result<Client> {
+        ensure!(self.tls.is_none(), "the published client is built without TLS");
         Ok(Client::connect(&self.address()).await?)
     }
 
     /// Raw requests.
     pub async fn wire(&self) -> Result<Wire> {
-        Wire::connect(&self.address(), LIMIT).await
+        Wire::connect_with(&self.address(), self.tls.as_ref(), LIMIT).await
     }
 
     /// Whether the process was started and not ended by us.
@@ -127,14 +151,14 @@ impl Node {
     }
 
     async fn serving(&mut self) -> Result<()> {
-        let (api, address) = (self.api(), self.address());
+        let (api, address, tls) = (self.api(), self.address(), self.tls.clone());
         let in_cluster = self.environment.iter().any(|(name, value)| name == "RIVVEN_MODE" && value == "cluster");
         let mut child = self.child.take().context("not started")?;
         let answers = until("serving", START, || async {
             let health = api.get("/health").await?;
             health.json()?;
             if health.status == 200 {
-                Client::connect(&address).await?.ping().await?;
+                Wire::connect_with(&address, tls.as_ref(), LIMIT).await?.ask(&Request::Ping).await?;
             } else {
                 // A broker of a cluster that is not formed says 503; nobody can expect more of it.
                 ensure!(in_cluster, "{}", health.text);

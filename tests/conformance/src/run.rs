@@ -50,6 +50,7 @@ async fn outcomes(binary: &Path, clustered: bool, checks: &[Check], told: impl F
         let outcome = match (missing(check, known.as_ref(), clustered), check.on) {
             (Some(capability), _) => Outcome::NotApplicable(capability.name()),
             (None, On::Single(run)) => outcome(on_single(&mut single, run)).await,
+            (None, On::Own(run)) => outcome(run(binary)).await,
             (None, On::Unformed(run)) => outcome(on_cluster(&mut cluster, binary, false, run)).await,
             (None, On::Formed(run)) => outcome(on_cluster(&mut cluster, binary, true, run)).await,
         };
@@ -66,7 +67,7 @@ fn missing(check: &Check, known: Option<&(String, Capabilities)>, clustered: boo
         (capability, Some((version, row))) => capability.of(version, row),
         (_, None) => true,
     };
-    let cluster = [Capability::Clustering].into_iter().filter(|_| !matches!(check.on, On::Single(_)));
+    let cluster = [Capability::Clustering].into_iter().filter(|_| matches!(check.on, On::Unformed(_) | On::Formed(_)));
     cluster.chain(check.needs.iter().copied()).find(|&capability| !has(capability))
 }
 
@@ -126,8 +127,10 @@ mod tests {
     #[test]
     fn a_check_applies_where_the_capability_is() {
         assert_eq!(applies("0.1.0", true), CHECKS.len());
-        let on_one = CHECKS.iter().filter(|check| matches!(check.on, On::Single(_))).count();
-        assert_eq!(applies("0.1.0", false), on_one);
+        let on = |kind: fn(&On) -> bool| CHECKS.iter().filter(|check| kind(&check.on)).count();
+        let on_one = on(|on| matches!(on, On::Single(_)));
+        let over_tls = on(|on| matches!(on, On::Own(_)));
+        assert_eq!(applies("0.1.0", false), on_one + over_tls - 1, "all but the cluster over TLS");
         assert_eq!(applies("0.0.22", false), on_one - 3, "all but the health paths and many records after kill -9");
         assert!(applies("0.0.22", true) > on_one, "a cluster is tried where somebody says so");
     }

@@ -5,15 +5,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rivven_protocol::{BrokerInfo, MAX_MESSAGE_SIZE, PROTOCOL_VERSION, Request, Response, TopicMetadata, WireFormat};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use crate::tls::{Socket, Tls, dial};
 
 /// How long connecting and each exchange may take, where nothing else is said.
 pub const LIMIT: Duration = Duration::from_secs(10);
 
 /// A connection that is not usable any more after an error.
 pub struct Wire {
-    stream: TcpStream,
+    stream: Box<dyn Socket>,
     correlation: u32,
     limit: Duration,
 }
@@ -32,8 +33,12 @@ pub struct ClusterMetadata {
 impl Wire {
     /// Connects and shakes hands. Neither this nor any call takes longer than `limit`.
     pub async fn connect(address: &str, limit: Duration) -> Result<Self> {
-        let stream = timeout(limit, TcpStream::connect(address)).await.context("connecting takes too long")??;
-        stream.set_nodelay(true)?;
+        Self::connect_with(address, None, limit).await
+    }
+
+    /// The same, over TLS where somebody says how.
+    pub async fn connect_with(address: &str, tls: Option<&Tls>, limit: Duration) -> Result<Self> {
+        let stream = timeout(limit, dial(address, tls)).await.context("connecting takes too long")??;
         let mut wire = Self { stream, correlation: 0, limit };
         match wire.handshake(PROTOCOL_VERSION).await? {
             Response::HandshakeResult { compatible: true, .. } => Ok(wire),
@@ -58,13 +63,14 @@ impl Wire {
         let mut frame = u32::try_from(body.len())?.to_be_bytes().to_vec();
         frame.extend(body);
         self.stream.write_all(&frame).await?;
+        self.stream.flush().await?;
         let length = usize::try_from(self.stream.read_u32().await?)?;
         if length > MAX_MESSAGE_SIZE {
             bail!("an answer of {length} bytes");
         }
         // The released broker writes length and body apart and without TCP_NODELAY: the body waits for this side to
         // acknowledge the length, which it would do 40 ms later.
-        self.stream.set_quickack(true)?;
+        self.stream.tcp().set_quickack(true)?;
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body).await?;
         let (response, _, correlation) = Response::from_wire(&body)?;

@@ -9,10 +9,11 @@ mod offsets;
 mod placement;
 mod records;
 mod restart;
+mod tls;
 mod topics;
 mod unknown;
 
-use crate::check::Capability::{CrashSafeRecords, HealthSplit, PartitionMetadata};
+use crate::check::Capability::{Clustering, CrashSafeRecords, HealthSplit, PartitionMetadata, Tls};
 use crate::check::{Check, On};
 
 macro_rules! check {
@@ -73,6 +74,10 @@ pub const CHECKS: &[Check] = &[
     check!(Single: "topics after kill -9", restart::topics_killed),
     check!(Single: "topic config after a restart", restart::config),
     check!(Single: "committed offsets after a restart", restart::offsets),
+    check!(Own: "TLS, a client in plain text", tls::plain, needs Tls),
+    check!(Own: "TLS, another authority", tls::authority, needs Tls),
+    check!(Own: "TLS, clients without a certificate", tls::mutual, needs Tls),
+    check!(Own: "TLS, three brokers form and replicate", tls::cluster, needs Tls, Clustering),
     check!(Unformed: "health before formation", formation::before),
     check!(Unformed: "formation", formation::form),
     check!(Formed: "membership equal on all", formation::membership),

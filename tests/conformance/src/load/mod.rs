@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use tokio::time::{Instant, sleep};
 
+use crate::tls::Tls;
 use crate::wait::{PACE, until};
 
 pub use ledger::{Ack, Gaps, Ledger};
@@ -58,6 +59,9 @@ pub struct Options {
     /// Reaches a broker at another address than it advertises
     #[arg(long, value_name = "NODE=HOST:PORT", value_parser = mapping)]
     pub address: Vec<(String, String)>,
+    /// Where brokers speak TLS.
+    #[command(flatten)]
+    pub tls: Option<Tls>,
 }
 
 impl Options {
@@ -75,6 +79,7 @@ impl Options {
             patience: Duration::from_secs(20),
             stop: Arc::default(),
             address: Vec::new(),
+            tls: None,
         }
     }
 }
@@ -116,6 +121,7 @@ fn routes(options: &Options) -> Routes {
         topic: options.topic.clone(),
         addresses: options.address.iter().cloned().collect::<BTreeMap<_, _>>(),
         limit: options.limit,
+        tls: options.tls.clone(),
     }
 }
 
@@ -139,9 +145,10 @@ fn rate(text: &str) -> Result<f64> {
     Ok(rate)
 }
 
-fn mapping(text: &str) -> Result<(String, String)> {
-    let (node, address) = text.split_once('=').context("not of the form node=host:port")?;
-    Ok((node.to_owned(), address.to_owned()))
+/// `key=value`
+pub(crate) fn mapping(text: &str) -> Result<(String, String)> {
+    let (key, value) = text.split_once('=').context("there is no =")?;
+    Ok((key.to_owned(), value.to_owned()))
 }
 
 #[cfg(test)]
@@ -155,6 +162,33 @@ mod tests {
         assert_eq!(duration("2m").unwrap(), Duration::from_mins(2));
         for wrong in ["10", "s", "", "1h", "-1s"] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn tls(arguments: &[&str]) -> Result<Option<Tls>, clap::Error> {
+        let line = ["load", "--bootstrap", "b:1", "--topic", "t"].iter().chain(arguments);
+        clap::Parser::try_parse_from(line).map(|line: Line| line.options.tls)
+    }
+
+    #[test]
+    fn tls_is_spoken_where_an_authority_is_named() {
+        assert_eq!(tls(&[]).unwrap(), None);
+        assert_eq!(tls(&["--tls-ca", "ca"]).unwrap(), Some(Tls::new("ca")));
+        let all = tls(&["--tls-ca", "ca", "--tls-cert", "c", "--tls-key", "k", "--tls-name", "b:1=broker"]).unwrap();
+        let names = vec![("b:1".to_owned(), "broker".to_owned())];
+        assert_eq!(all, Some(Tls { cert: Some("c".into()), key: Some("k".into()), names, ..Tls::new("ca") }));
+        for wrong in [
+            &["--tls-cert", "c", "--tls-key", "k"][..],
+            &["--tls-name", "b:1=b"],
+            &["--tls-ca", "ca", "--tls-key", "k"],
+        ] {
+            assert!(tls(wrong).is_err(), "{wrong:?}");
         }
     }
 

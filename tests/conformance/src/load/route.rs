@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rivven_protocol::{Request, Response};
 
+use crate::tls::Tls;
 use crate::wire::Wire;
 
 /// How brokers are found.
@@ -19,6 +20,8 @@ pub struct Routes {
     pub addresses: BTreeMap<String, String>,
     /// Of each request.
     pub limit: Duration,
+    /// Where brokers speak TLS.
+    pub tls: Option<Tls>,
 }
 
 impl Routes {
@@ -35,7 +38,7 @@ impl Routes {
     }
 
     async fn leader_by(&self, bootstrap: &str, partition: u32) -> Result<Wire> {
-        let mut asked = Wire::connect(bootstrap, self.limit).await?;
+        let mut asked = self.connect(bootstrap).await?;
         let metadata = asked.cluster_metadata(&[&self.topic]).await?;
         if metadata.topics.is_empty() && metadata.brokers.len() <= 1 {
             // A broker that serves no partition metadata leads all that it has.
@@ -44,10 +47,14 @@ impl Routes {
         let topic = metadata.topics.iter().find(|topic| topic.name == self.topic).context("topic not in metadata")?;
         let leader = topic.partition_leader(partition).context("no leader")?;
         if let Some(address) = self.addresses.get(leader) {
-            return Wire::connect(address, self.limit).await;
+            return self.connect(address).await;
         }
         let broker = metadata.brokers.iter().find(|broker| broker.node_id == leader);
-        Wire::connect(&broker.with_context(|| format!("leader {leader} has no address"))?.address(), self.limit).await
+        self.connect(&broker.with_context(|| format!("leader {leader} has no address"))?.address()).await
+    }
+
+    async fn connect(&self, address: &str) -> Result<Wire> {
+        Wire::connect_with(address, self.tls.as_ref(), self.limit).await
     }
 
     /// Creates the topic where it is missing.
@@ -63,7 +70,7 @@ impl Routes {
     }
 
     async fn topic_by(&self, bootstrap: &str, partitions: u32) -> Result<()> {
-        let mut wire = Wire::connect(bootstrap, self.limit).await?;
+        let mut wire = self.connect(bootstrap).await?;
         match wire.call(&Request::GetMetadata { topic: self.topic.clone() }).await? {
             Response::Metadata { partitions: there, .. } => {
                 ensure!(there >= partitions, "the topic has {there} partitions and not {partitions}");

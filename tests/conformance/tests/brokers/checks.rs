@@ -13,8 +13,8 @@ use crate::support::released_broker;
 fn released(check: &Check) -> Outcome {
     match (check.on, check.needs) {
         (On::Unformed(_) | On::Formed(_), _) => Outcome::NotApplicable("clustering"),
-        (On::Single(_), [lacking, ..]) => Outcome::NotApplicable(lacking.name()),
-        (On::Single(_), []) => Outcome::Ok,
+        (On::Single(_) | On::Own(_), [lacking, ..]) => Outcome::NotApplicable(lacking.name()),
+        (On::Single(_) | On::Own(_), []) => Outcome::Ok,
     }
 }
 

@@ -6,3 +6,4 @@ mod load;
 mod loss;
 mod released;
 mod support;
+mod tls;

@@ -1,6 +1,6 @@
 //! The load generator over TLS, while all that is believed and shown is replaced.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -49,7 +49,7 @@ async fn a_load_lives_through_a_rotation_of_certificates_and_authorities() {
     broker.set("RIVVEN_TLS_KEY", served.key.display().to_string());
     broker.set("RIVVEN_TLS_VERIFY_CLIENT", "true");
     let named = [broker.address(), broker.api_address()].map(|address| (address, NAME.to_owned()));
-    let (cert, key): (Option<PathBuf>, Option<PathBuf>) = (Some(shown.cert.clone()), Some(shown.key.clone()));
+    let (cert, key) = (Some(shown.cert.clone()), Some(shown.key.clone()));
     broker.tls = Some(Tls { cert, key, names: named.into(), ..Tls::new(first.ca()) });
     broker.start().await.unwrap();
 

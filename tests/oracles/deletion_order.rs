@@ -19,7 +19,7 @@ const THINGS: [(&str, &str, &str); 5] = [
     ("customresourcedefinitions.apiextensions.k8s.io", "", "rivvenclusters.rivven.io"),
 ];
 /// Of the orders, with the broker up and down, by turns at once and some seconds apart, each so manieth is played.
-const STRIDE: usize = 3;
+const STRIDE: usize = 13;
 
 fn at_home(mut object: Value) -> Value {
     object["metadata"]["namespace"] = json!(HOME);

@@ -4,14 +4,14 @@ use rivven_sim::{Fault, Matcher};
 
 use crate::support::broker::Fleet;
 use crate::support::cluster::Clustered;
-use crate::support::play::{ALONE, CLUSTERED, Operation, sample};
+use crate::support::play::{ALONE, CLUSTERED, Operation, Played, Stocked, sample};
 
 const FAULTS: [Fault; 5] =
     [Fault::Answer(409), Fault::Answer(429), Fault::Answer(500), Fault::TimeOut, Fault::ExpireWatches];
 
 /// Each of about so many requests is answered wrongly in one way, the ways in turn.
-async fn clustered(operation: &Operation, most: u64) {
-    let reference = operation.play::<Clustered>(1, |_, _| {}).await.unwrap();
+async fn faulty<B: Stocked>(operation: &Operation, most: u64) {
+    let reference: Played<B> = operation.play(1, |_, _| {}).await.unwrap();
     let mut plans = 0;
     for (fault, nth) in FAULTS.into_iter().cycle().zip(sample(reference.requests, most)) {
         let what = format!("{fault:?} at request {nth}");
@@ -23,41 +23,32 @@ async fn clustered(operation: &Operation, most: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn a_rollout_ends_as_ever() {
-    clustered(&CLUSTERED[0], 8).await;
+    faulty::<Clustered>(&CLUSTERED[0], 5).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn scaling_out_ends_as_ever() {
-    clustered(&CLUSTERED[1], 6).await;
+    faulty::<Clustered>(&CLUSTERED[1], 5).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn scaling_in_ends_as_ever() {
-    clustered(&CLUSTERED[2], 6).await;
+    faulty::<Clustered>(&CLUSTERED[2], 5).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn growth_of_volumes_ends_as_ever() {
-    clustered(&CLUSTERED[3], 10).await;
+    faulty::<Clustered>(&CLUSTERED[3], 5).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_deletion_ends_as_ever() {
-    clustered(&CLUSTERED[4], 10).await;
+    faulty::<Clustered>(&CLUSTERED[4], 5).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_a_released_broker_every_request_may_fail_in_every_way() {
+async fn with_a_released_broker_every_request_may_fail() {
     for operation in &ALONE {
-        let reference = operation.play::<Fleet>(1, |_, _| {}).await.unwrap();
-        let mut plans = 0;
-        for nth in 1..=reference.requests {
-            for fault in FAULTS {
-                let what = format!("{fault:?} at request {nth}");
-                operation.same(&reference, &what, |_, session| session.on(Matcher::default(), nth, fault)).await;
-                plans += 1;
-            }
-        }
-        println!("{} of a released broker, oracles 13 and 5: plans: {plans}", operation.name);
+        faulty::<Fleet>(operation, u64::MAX).await;
     }
 }

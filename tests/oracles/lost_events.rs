@@ -18,19 +18,19 @@ async fn lost<B: Stocked>(operation: &Operation, most: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn a_rollout_goes_on() {
-    lost::<Clustered>(&CLUSTERED[0], 8).await;
+    lost::<Clustered>(&CLUSTERED[0], 4).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn scaling_goes_on() {
-    lost::<Clustered>(&CLUSTERED[1], 6).await;
-    lost::<Clustered>(&CLUSTERED[2], 6).await;
+    lost::<Clustered>(&CLUSTERED[1], 4).await;
+    lost::<Clustered>(&CLUSTERED[2], 4).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn growth_and_deletion_go_on() {
-    lost::<Clustered>(&CLUSTERED[3], 10).await;
-    lost::<Clustered>(&CLUSTERED[4], 10).await;
+    lost::<Clustered>(&CLUSTERED[3], 4).await;
+    lost::<Clustered>(&CLUSTERED[4], 4).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kube::CustomResourceExt;
 use rivven_operator::api::{RivvenCluster, RivvenClusterSpec};
 use rivven_operator::broker::capabilities;
+use rivven_operator::observe::compare::hash;
 use rivven_operator::render::{Input, template};
 use serde_json::{Value, json};
 
@@ -103,6 +104,28 @@ fn brokers_restart_for_what_they_read_and_for_nothing_else() {
     let restarts = fields().iter().filter(|(.., restarts)| *restarts).count();
     println!("of {total} changes, {restarts} restart brokers");
     assert_ne!(pods(&spec(&[]).unwrap(), Some("now")), before, "asked for by annotation");
+}
+
+/// Oracle 15. What an upgrade of the operator renders of a spec that nobody changed is what the release before rendered.
+#[test]
+fn an_upgrade_of_the_operator_restarts_no_broker() {
+    let alone = json!({ "replicas": 1, "version": "0.0.22" });
+    let alone = serde_json::from_value::<RivvenClusterSpec>(alone).unwrap();
+    let line = |what: &str, spec: &RivvenClusterSpec| format!("{} {what}", hash(&pods(spec, None)));
+    let mut lines = vec![line("a released broker", &alone), line("three brokers", &spec(&[]).unwrap())];
+    lines.extend(fields().into_iter().map(|(path, value, _)| line(path, &spec(&[(path, value)]).unwrap())));
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots/pod-templates.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&golden, lines.join("\n") + "\n").unwrap();
+    }
+    let before = std::fs::read_to_string(golden).unwrap();
+    let changed: Vec<&String> = lines.iter().filter(|line| before.lines().all(|before| before != *line)).collect();
+    assert!(
+        changed.is_empty() && lines.len() == before.lines().count(),
+        "this restarts every broker of every user who upgrades the operator: {changed:#?}\nrender what is there already as \
+         it was; if it cannot be, say so in CHANGELOG.md and run this test with UPDATE_GOLDEN=1"
+    );
+    println!("oracle 15: pod templates that hash as they did: {}", lines.len());
 }
 
 #[test]

@@ -7,14 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rivven_operator::broker::{BrokerAddress, Brokers, Token};
-use rivven_protocol::{PartitionMetadata, Request, Response};
+use rivven_protocol::{PartitionMetadata, Request};
 use rivven_sim::{Fault, Key, Session, Verb};
 use serde_json::{Value, json};
 use support::cluster::{CALL_FAULTS, Clustered};
-use support::{World, cluster};
+use support::records::{RECORDS, TOPIC, fill, lost, partitions};
+use support::{World, cluster, ready, status};
 
-const TOPIC: &str = "orders";
-const RECORDS: u32 = 30;
 /// What is played with every failure there can be: one more broker, and two partitions of which one moves.
 const MOST: u32 = 4;
 const PARTITIONS: u32 = 2;
@@ -23,93 +22,11 @@ fn of(replicas: u32, rebalance: bool) -> Value {
     cluster(&json!({ "replicas": replicas, "version": "0.1.0", "rebalance": rebalance }))
 }
 
-fn status(world: &World<Clustered>) -> Value {
-    world.sim.get("rivvenclusters.rivven.io", "default", "x").unwrap_or_default()["status"].clone()
-}
-
-/// Until nothing happens any more, and the cluster is Ready with so many brokers.
-async fn ready(world: &World<Clustered>, replicas: u32) -> Result<(), String> {
-    world.settle().await.map_err(|why| format!("{why}\n{:#}", status(world)))?;
-    // What a broker is asked is not written anywhere, so rest alone is no end.
-    for _ in 0..20 {
-        let status = status(world);
-        if status["phase"] == "Ready" && status["ready"] == format!("{replicas}/{replicas}") {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_secs(10)).await;
-        world.settle().await?;
-    }
-    Err(format!("not Ready with {replicas}: {:#}", status(world)))
-}
-
 fn scale(world: &World<Clustered>, replicas: u32) {
     world.sim.apply(json!({
         "apiVersion": "rivven.io/v1alpha1", "kind": "RivvenCluster", "metadata": { "name": "x" },
         "spec": { "replicas": replicas },
     }));
-}
-
-/// What any broker says of the topic's partitions.
-async fn partitions(world: &World<Clustered>) -> Vec<PartitionMetadata> {
-    for pod in world.fleet.running() {
-        let request = Request::GetClusterMetadata { topics: vec![TOPIC.to_owned()] };
-        if let Ok(Response::ClusterMetadata { mut topics, .. }) = world.fleet.client(&pod, request).await
-            && let Some(topic) = topics.pop()
-        {
-            return topic.partitions;
-        }
-    }
-    Vec::new()
-}
-
-async fn to_leader(world: &World<Clustered>, partition: u32, request: Request) -> Result<Response, String> {
-    let mut last = "nobody leads".to_owned();
-    for _ in 0..100 {
-        let leader = partitions(world).await.into_iter().nth(partition as usize).and_then(|told| told.leader);
-        if let Some(leader) = leader {
-            match world.fleet.client(&leader, request.clone()).await {
-                Ok(response) => return Ok(response),
-                Err(error) => last = error,
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    Err(last)
-}
-
-async fn fill(world: &World<Clustered>, count: u32) {
-    let create = Request::CreateTopic { name: TOPIC.to_owned(), partitions: Some(count) };
-    world.fleet.client("rivven-x-0", create).await.unwrap();
-    for record in 0..RECORDS {
-        let request = Request::Publish {
-            topic: TOPIC.to_owned(),
-            partition: Some(record % count),
-            key: None,
-            value: format!("record {record}").into_bytes().into(),
-            leader_epoch: None,
-        };
-        let answer = to_leader(world, record % count, request).await.unwrap();
-        assert!(matches!(answer, Response::Published { .. }), "{answer:?}");
-    }
-}
-
-/// How many of the records that were acknowledged cannot be read.
-async fn lost(world: &World<Clustered>) -> usize {
-    let mut found = BTreeSet::new();
-    for partition in 0..u32::try_from(partitions(world).await.len()).unwrap() {
-        let request = Request::Consume {
-            topic: TOPIC.to_owned(),
-            partition,
-            offset: 0,
-            max_messages: 1000,
-            isolation_level: None,
-            max_wait_ms: None,
-        };
-        if let Ok(Response::Messages { messages, .. }) = to_leader(world, partition, request).await {
-            found.extend(messages.into_iter().map(|message| String::from_utf8(message.value.to_vec()).unwrap()));
-        }
-    }
-    (0..RECORDS).filter(|record| !found.contains(&format!("record {record}"))).count()
 }
 
 /// How many replicas each broker holds.

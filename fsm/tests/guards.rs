@@ -3,7 +3,10 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use common::{State, cluster, clustered, knows, members, now, partition, standalone};
 use rivven_fsm::cluster::formation;
@@ -23,6 +26,11 @@ fn without<O>(guards: &[Guard<O>], reason: Reason) -> Vec<Guard<O>> {
         .filter(|guard| guard.reason != reason)
         .map(|guard| Guard { reason: guard.reason, refuses: guard.refuses })
         .collect()
+}
+
+thread_local! {
+    /// How many guards were missed when they were taken out, in the tests that ran on this thread.
+    static KILLED: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Each guard has a case; it alone refuses the case, and with it taken out the outcome is another.
@@ -52,6 +60,7 @@ fn every_guard_is_missed<O, T: PartialEq + std::fmt::Debug>(
         }
     }
     println!("{name}: guards killed: {}/{}", killed.len(), guards.len());
+    KILLED.set(KILLED.get() + killed.len());
     assert_eq!(killed, known, "{name}: a guard that nobody misses");
 }
 
@@ -451,6 +460,7 @@ fn each_guard_on_a_bootstrap_is_missed_when_it_is_taken_out() {
     assert!(matches!(formation::plan(&stale), Plan::Broken(blocked) if blocked.reason == Reason::StaleVolume));
     let missed = formation::plan_with(&guards, &stale);
     assert!(matches!(missed, Plan::Waiting(blocked, _) if blocked[0].reason == Reason::Forming));
+    KILLED.set(KILLED.get() + 1);
 }
 
 /// Five brokers of which three are wanted; the highest two are empty. The last but one is where it was seen so before.
@@ -652,6 +662,42 @@ fn each_guard_on_a_topic_is_missed_when_it_is_taken_out() {
         topic::decide::decide_with(guards, o, now())
     };
     every_guard_is_missed("topic", topic::decide::GUARDS, &cases, &passing, outcome);
+}
+
+/// How many lists of guards the sources below a folder have.
+fn lists(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let count = |path: PathBuf| {
+        if path.is_dir() {
+            lists(&path)
+        } else {
+            fs::read_to_string(path).unwrap().matches("pub const GUARDS:").count()
+        }
+    };
+    entries.map(count).sum()
+}
+
+#[test]
+fn oracle_20_no_guard_of_any_list_is_taken_out_unseen() {
+    each_guard_on_a_spec_is_missed_when_it_is_taken_out();
+    each_guard_on_a_restart_is_missed_when_it_is_taken_out();
+    each_guard_on_a_bootstrap_is_missed_when_it_is_taken_out();
+    each_guard_on_scaling_is_missed_when_it_is_taken_out();
+    each_guard_on_a_topic_is_missed_when_it_is_taken_out();
+    let lengths = [
+        admission::GUARDS.len(),
+        rollout::GUARDS.len(),
+        formation::GUARDS.len(),
+        scale::GUARDS.len(),
+        topic::decide::GUARDS.len(),
+    ];
+    println!("oracle 20: guards killed: {}/{}", KILLED.get(), lengths.iter().sum::<usize>());
+    assert_eq!(KILLED.get(), lengths.iter().sum::<usize>());
+    assert_eq!(
+        lists(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")),
+        lengths.len(),
+        "a list that no test goes through"
+    );
 }
 
 /// Reasons that nothing here says, and why they exist.

@@ -193,7 +193,7 @@ impl Brokers {
             None => Membership::Alone,
             Some(token) => {
                 if health.leader {
-                    healthy &= http::reads_linearizably(access, address, token).await;
+                    healthy &= self.timed("linearizable", http::reads_linearizably(access, address, token)).await?;
                 }
                 let nodes = self.timed("membership", http::membership(access, address, token)).await?;
                 membership(&nodes, inquiry.member)

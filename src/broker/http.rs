@@ -96,12 +96,23 @@ pub(super) async fn membership(access: &Access, address: &BrokerAddress, token: 
     Ok(body.nodes)
 }
 
+#[derive(Deserialize)]
+struct ReadBody {
+    consistency: String,
+}
+
 /// Whether the controller's leader can read its metadata linearizably: more than half of the voters still follow it. A
-/// leader that lost them goes on saying that it is well (observed).
-pub(super) async fn reads_linearizably(access: &Access, address: &BrokerAddress, token: &Token) -> bool {
+/// leader that lost them goes on saying that it is well (observed). Only its own "no" is one: taken for down, it would be
+/// restarted without handing over.
+pub(super) async fn reads_linearizably(access: &Access, address: &BrokerAddress, token: &Token) -> Result<bool, Error> {
     let path = "/api/v1/metadata/linearizable";
-    let answer = call(access, address, Method::GET, path, Some(token), Bytes::new()).await;
-    matches!(answer, Ok((200, _)))
+    let (status, body) = call(access, address, Method::GET, path, Some(token), Bytes::new()).await?;
+    if status == StatusCode::SERVICE_UNAVAILABLE.as_u16() {
+        return Ok(false);
+    }
+    succeeded(path, status, &body)?;
+    let body: ReadBody = serde_json::from_slice(&body).map_err(|error| Error::Protocol(format!("{path}: {error}")))?;
+    Ok(body.consistency == "linearizable")
 }
 
 /// Tells the broker who the first members are.

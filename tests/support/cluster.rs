@@ -42,6 +42,32 @@ pub enum CallFault {
 pub const CALL_FAULTS: [CallFault; 4] =
     [CallFault::CutBefore, CallFault::CutAfter, CallFault::LoseReply, CallFault::Disconnect];
 
+/// An answer that makes no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nonsense {
+    /// 500, or an error in words that nobody knows.
+    Refusal,
+    /// Nothing at all.
+    Empty,
+    /// What a dashboard answers to any path.
+    Html,
+    /// The right names with values of other types, or the answer to another request.
+    WrongTypes,
+    /// Something well formed that was not asked for.
+    AnotherKind,
+    /// No answer ever.
+    Silence,
+}
+
+pub const NONSENSE: [Nonsense; 6] = [
+    Nonsense::Refusal,
+    Nonsense::Empty,
+    Nonsense::Html,
+    Nonsense::WrongTypes,
+    Nonsense::AnotherKind,
+    Nonsense::Silence,
+];
+
 /// Where the brokers that run are, by pod.
 type Table = Arc<Mutex<BTreeMap<String, Addresses>>>;
 
@@ -60,6 +86,10 @@ struct Plan {
     session: Option<Session>,
     /// Bootstraps that a broker carried out.
     begun: u64,
+    /// Questions, by path or by name of the request, that are answered with nonsense.
+    garbled: Vec<(&'static str, Nonsense)>,
+    /// How often that changed.
+    garbles: u64,
 }
 
 struct Inner {
@@ -72,7 +102,7 @@ struct Inner {
     encrypted: Mutex<BTreeSet<String>>,
     /// Pods whose brokers do not start although their containers run.
     late: Mutex<BTreeSet<String>>,
-    doors: Mutex<BTreeMap<String, SocketAddr>>,
+    doors: Mutex<BTreeMap<(String, u16), SocketAddr>>,
     tasks: Mutex<JoinSet<()>>,
     plan: Mutex<Plan>,
 }
@@ -123,8 +153,7 @@ impl Clustered {
     pub fn access(&self) -> Access {
         let inner = Arc::downgrade(&self.0);
         Access::Mapped(Arc::new(move |address, port| match inner.upgrade() {
-            Some(inner) if port == address.api_port => inner.door(address),
-            Some(inner) => find(&inner.addresses, &address.pod, port),
+            Some(inner) => inner.door(address, port),
             None => NOWHERE,
         }))
     }
@@ -133,6 +162,13 @@ impl Clustered {
     pub fn on_call(&self, session: &Session, nth: u64, fault: CallFault) {
         let mut plan = self.0.plan.lock().unwrap();
         (plan.fault, plan.session) = (Some((nth, fault)), Some(session.clone()));
+    }
+
+    /// From now on these questions, and no others, are answered with nonsense by every broker. What goes on over the client
+    /// protocol is begun anew.
+    pub fn garble(&self, questions: &[(&'static str, Nonsense)]) {
+        let mut plan = self.0.plan.lock().unwrap();
+        (plan.garbled, plan.garbles) = (questions.to_vec(), plan.garbles + 1);
     }
 
     /// How many calls changed something, or were to.
@@ -151,12 +187,8 @@ impl Clustered {
         let answer = async {
             let mut stream = TcpStream::connect(at).await?;
             let body = request.to_wire(WireFormat::Postcard, 7).unwrap();
-            let mut frame = u32::try_from(body.len()).unwrap().to_be_bytes().to_vec();
-            frame.extend(body);
-            stream.write_all(&frame).await?;
-            let mut reply = vec![0; stream.read_u32().await? as usize];
-            stream.read_exact(&mut reply).await?;
-            Ok::<_, std::io::Error>(Response::from_wire(&reply).unwrap().0)
+            stream.write_all(&framed(&body)).await?;
+            Ok::<_, std::io::Error>(Response::from_wire(&frame(&mut stream).await?).unwrap().0)
         };
         match tokio::time::timeout(Duration::from_secs(30), answer).await {
             Err(_) => Err("no answer".to_owned()),
@@ -290,20 +322,23 @@ impl Inner {
         Arc::new(move |host, port| find(&addresses, host.split('.').next().unwrap_or_default(), port))
     }
 
-    /// Where the operator reaches the HTTP API of a broker, running or not.
-    fn door(self: &Arc<Self>, address: &BrokerAddress) -> SocketAddr {
+    /// Where the operator reaches a port of a broker, running or not.
+    fn door(self: &Arc<Self>, address: &BrokerAddress, port: u16) -> SocketAddr {
         let mut doors = self.doors.lock().unwrap();
-        *doors.entry(address.pod.clone()).or_insert_with(|| {
+        *doors.entry((address.pod.clone(), port)).or_insert_with(|| {
             let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             listener.set_nonblocking(true).unwrap();
             let at = listener.local_addr().unwrap();
-            let (inner, pod) = (Arc::downgrade(self), address.pod.clone());
+            let (inner, pod, http) = (Arc::downgrade(self), address.pod.clone(), port == address.api_port);
             let listener = TcpListener::from_std(listener).unwrap();
             self.tasks.lock().unwrap().spawn(async move {
                 let mut calls = JoinSet::new();
                 while let Ok((stream, _)) = listener.accept().await {
                     let (inner, pod) = (inner.clone(), pod.clone());
-                    calls.spawn(async move { drop(pass(&inner, stream, &pod).await) });
+                    calls.spawn(async move {
+                        // An end in the midst of it is the caller's to notice.
+                        drop(if http { pass(&inner, stream, &pod).await } else { relay(&inner, stream, &pod).await });
+                    });
                 }
             });
             at
@@ -315,6 +350,13 @@ impl Inner {
         let mut plan = self.plan.lock().unwrap();
         plan.calls += 1;
         plan.fault.filter(|(nth, _)| *nth == plan.calls).map(|(_, fault)| fault)
+    }
+
+    /// The nonsense that a question is answered with, if any, and how often that changed.
+    fn nonsense(&self, question: &str) -> (Option<Nonsense>, u64) {
+        let plan = self.plan.lock().unwrap();
+        let garbled = plan.garbled.iter().find(|(garbled, _)| question.starts_with(garbled));
+        (garbled.map(|(_, nonsense)| *nonsense), plan.garbles)
     }
 
     fn cut(&self) {
@@ -353,7 +395,12 @@ async fn pass(inner: &Weak<Inner>, mut near: TcpStream, pod: &str) -> std::io::R
         _ => {}
     }
     let api = find(&held.addresses, pod, 9090);
+    let path = String::from_utf8_lossy(&request).split(' ').nth(1).unwrap_or_default().to_owned();
+    let (nonsense, _) = held.nonsense(&path);
     drop(held);
+    if let Some(nonsense) = nonsense {
+        return senseless(&mut near, nonsense).await;
+    }
     let mut far = TcpStream::connect(api).await?;
     far.write_all(&request).await?;
     let mut answer = Vec::new();
@@ -368,6 +415,70 @@ async fn pass(inner: &Weak<Inner>, mut near: TcpStream, pod: &str) -> std::io::R
         _ => near.write_all(&answer).await?,
     }
     Ok(())
+}
+
+async fn senseless(near: &mut TcpStream, nonsense: Nonsense) -> std::io::Result<()> {
+    let body = match nonsense {
+        Nonsense::Refusal => "{\"error\":\"on purpose\"}",
+        Nonsense::Empty => "",
+        Nonsense::Html => "<html></html>",
+        Nonsense::WrongTypes => {
+            "{\"status\":1,\"node_id_str\":[],\"is_leader\":\"no\",\"nodes\":\"none\",\"success\":\"yes\"}"
+        }
+        Nonsense::AnotherKind => "{\"topics\":3}",
+        Nonsense::Silence => std::future::pending().await,
+    };
+    let code = if nonsense == Nonsense::Refusal { "500 Internal Server Error" } else { "200 OK" };
+    let answer = format!("HTTP/1.1 {code}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    near.write_all(answer.as_bytes()).await
+}
+
+/// A connection of the client protocol, request by request.
+async fn relay(inner: &Weak<Inner>, mut near: TcpStream, pod: &str) -> std::io::Result<()> {
+    let Some((client, (_, began))) = inner.upgrade().map(|held| (find(&held.addresses, pod, 9292), held.nonsense("")))
+    else {
+        return Ok(());
+    };
+    let mut far = TcpStream::connect(client).await?;
+    loop {
+        let request = frame(&mut near).await?;
+        let Some(held) = inner.upgrade() else { return Ok(()) };
+        let (asked, _, correlation) = Request::from_wire(&request).unwrap();
+        let (nonsense, now) = held.nonsense(&format!("{asked:?}"));
+        drop(held);
+        if now != began {
+            return Ok(());
+        }
+        let answer = match nonsense {
+            None => {
+                far.write_all(&framed(&request)).await?;
+                frame(&mut far).await?
+            }
+            Some(Nonsense::Empty) => Vec::new(),
+            Some(Nonsense::Html) => b"<html></html>".to_vec(),
+            Some(Nonsense::Silence) => std::future::pending().await,
+            Some(Nonsense::Refusal) => wire(&Response::Error { message: "on purpose".to_owned() }, correlation),
+            Some(Nonsense::WrongTypes) => wire(&Response::Pong, correlation + 1),
+            Some(Nonsense::AnotherKind) => wire(&Response::TopicDeleted, correlation),
+        };
+        near.write_all(&framed(&answer)).await?;
+    }
+}
+
+fn wire(response: &Response, correlation: u32) -> Vec<u8> {
+    response.to_wire(WireFormat::Postcard, correlation).unwrap().to_vec()
+}
+
+async fn frame(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut frame = vec![0; stream.read_u32().await? as usize];
+    stream.read_exact(&mut frame).await?;
+    Ok(frame)
+}
+
+fn framed(body: &[u8]) -> Vec<u8> {
+    let mut frame = u32::try_from(body.len()).unwrap().to_be_bytes().to_vec();
+    frame.extend(body);
+    frame
 }
 
 /// A whole request: head and body.

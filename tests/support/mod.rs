@@ -3,6 +3,8 @@
 
 pub mod broker;
 pub mod cluster;
+pub mod play;
+pub mod records;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -186,4 +188,30 @@ pub fn topic(name: &str, spec: &Value) -> Value {
         "apiVersion": "rivven.io/v1alpha1", "kind": "RivvenTopic", "metadata": { "name": name, "namespace": "default" },
         "spec": spec,
     }))
+}
+
+pub fn status<B: Served>(world: &World<B>) -> Value {
+    world.sim.get("rivvenclusters.rivven.io", "default", "x").unwrap_or_default()["status"].clone()
+}
+
+/// Until nothing happens any more, and the cluster is Ready with so many brokers.
+pub async fn ready<B: Served>(world: &World<B>, replicas: u32) -> Result<(), String> {
+    world.settle().await.map_err(|why| format!("{why}\n{:#}", status(world)))?;
+    // What a broker is asked is not written anywhere, so rest alone is no end.
+    for _ in 0..20 {
+        let status = status(world);
+        if status["phase"] == "Ready" && status["ready"] == format!("{replicas}/{replicas}") {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        world.settle().await?;
+    }
+    Err(format!("not Ready with {replicas}: {:#}", status(world)))
+}
+
+/// Changes the cluster's spec.
+pub fn change<B: Served>(world: &World<B>, spec: &Value) {
+    world.sim.apply(json!({
+        "apiVersion": "rivven.io/v1alpha1", "kind": "RivvenCluster", "metadata": { "name": "x" }, "spec": spec,
+    }));
 }

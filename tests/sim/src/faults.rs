@@ -18,6 +18,10 @@ pub enum Fault {
     Answer(u16),
     /// Never answered, without effect.
     Hang,
+    /// Not answered until the client gives up, without effect; the session goes on.
+    TimeOut,
+    /// The request is answered as ever, and all open watches are told that the past is forgotten.
+    ExpireWatches,
 }
 
 /// Which requests a fault is counted over. Empty fields match everything.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::{Method, Request, Response};
@@ -24,6 +25,9 @@ use crate::selector::Selector;
 use crate::sim::{Session, State};
 use crate::store::{Key, Part, Store, list_body};
 use crate::watch;
+
+/// How long clients wait for an answer. Those of kube wait for 295 s; the model's clock, and what runs by it, need not.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, BoxError>>;
 
@@ -114,10 +118,15 @@ async fn serve(session: &Session, parts: &http::request::Parts, body: &[u8]) -> 
         let fault = state.sessions[session.id].meet(call.verb, &call.key, &call.subresource);
         let before = state.store.version;
         let result = match fault {
-            Some(Fault::CutBefore | Fault::Disconnect | Fault::Hang) => None,
+            Some(Fault::CutBefore | Fault::Disconnect | Fault::Hang | Fault::TimeOut) => None,
             Some(Fault::Answer(code)) => Some(Err(Refusal::of(code, "refused on purpose"))),
-            Some(Fault::CutAfter | Fault::LoseReply) | None => Some(act(&mut state, session.id, &call, body)),
+            Some(Fault::CutAfter | Fault::LoseReply | Fault::ExpireWatches) | None => {
+                Some(act(&mut state, session.id, &call, body))
+            }
         };
+        if fault == Some(Fault::ExpireWatches) {
+            state.sessions[session.id].expired += 1;
+        }
         let entry = Entry {
             seq: state.log.len(),
             user: state.sessions[session.id].user.clone(),
@@ -146,7 +155,13 @@ async fn serve(session: &Session, parts: &http::request::Parts, body: &[u8]) -> 
             session.ended().await;
             return Err(broken());
         }
-        Some(Fault::Answer(_)) | None => {}
+        Some(Fault::TimeOut) => {
+            session.sim.state().hanging += 1;
+            tokio::time::sleep(CLIENT_PATIENCE).await;
+            session.sim.state().hanging -= 1;
+            return Err(broken());
+        }
+        Some(Fault::Answer(_) | Fault::ExpireWatches) | None => {}
     }
     match result {
         Some(Err(refusal)) => Ok(answer(refusal.code, &refusal.body())),

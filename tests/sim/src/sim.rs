@@ -25,6 +25,8 @@ pub(crate) struct State {
     pub(crate) sessions: Vec<Plan>,
     pub(crate) log: Vec<Entry>,
     pub(crate) nodes: Nodes,
+    /// Requests that are not answered until the client gives up.
+    pub(crate) hanging: u32,
     random: u64,
 }
 
@@ -69,8 +71,14 @@ impl Sim {
     pub fn new(seed: u64) -> Self {
         let (wake, _) = watch::channel(());
         let random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let state =
-            State { store: Store::new(), sessions: Vec::new(), log: Vec::new(), nodes: Nodes::default(), random };
+        let state = State {
+            store: Store::new(),
+            sessions: Vec::new(),
+            log: Vec::new(),
+            nodes: Nodes::default(),
+            hanging: 0,
+            random,
+        };
         let sim = Self(Arc::new(Inner { state: Mutex::new(state), wake }));
         for object in crate::controllers::furniture() {
             sim.apply(object);
@@ -249,6 +257,8 @@ impl Sim {
     pub async fn converge(&self, quiet: Duration, limit: Duration) -> Result<(), NotQuiet> {
         let (mut calm, mut past) = (Duration::ZERO, Duration::ZERO);
         let mark = |s: &State| (s.store.loud, s.sessions.iter().map(|p| p.writes).sum::<u64>());
+        // Whoever waits for an answer is not at rest.
+        let at_rest = |s: &State, before| s.hanging == 0 && mark(s) == before;
         while calm < quiet {
             if past >= limit {
                 return Err(NotQuiet(self.recent()));
@@ -257,7 +267,7 @@ impl Sim {
             self.step();
             tokio::time::sleep(Duration::from_secs(1)).await;
             past += Duration::from_secs(1);
-            calm = if mark(&self.state()) == before { calm + Duration::from_secs(1) } else { Duration::ZERO };
+            calm = if at_rest(&self.state(), before) { calm + Duration::from_secs(1) } else { Duration::ZERO };
         }
         Ok(())
     }

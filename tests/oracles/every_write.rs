@@ -1,14 +1,12 @@
-//! The operator's real code against a model of Kubernetes and of the brokers: what must hold whatever goes wrong.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
-
-mod support;
+//! Oracle 1 on a released broker: the operator ends before or after each of its writes, or never hears of its effect.
 
 use std::collections::BTreeMap;
 
 use rivven_sim::{Fault, Log, Session, Sim};
 use serde_json::{Value, json};
-use support::broker::Fleet;
-use support::{World, cluster};
+
+use crate::support::broker::Fleet;
+use crate::support::{World, cluster};
 
 type Act = fn(&Sim);
 
@@ -120,6 +118,6 @@ async fn oracle_1_a_crash_at_any_write_ends_in_the_same_world() {
             }
         }
     }
-    println!("oracle 1: {plans} plans");
+    println!("a released broker, oracle 1: plans: {plans}");
     assert!(plans > 100, "{plans}");
 }

@@ -128,8 +128,8 @@ impl Place {
     /// Waits until the status gives this reason.
     pub async fn cluster_says(&self, name: &str, reason: &str) -> Result<RivvenClusterStatus> {
         wait::closely(reason, || async {
-            let status = self.status(name).await?;
-            Ok((status.reason.as_deref() == Some(reason)).then_some(status))
+            let status = self.api::<RivvenCluster>().get(name).await?.status;
+            Ok(status.filter(|status| status.reason.as_deref() == Some(reason)))
         })
         .await
     }

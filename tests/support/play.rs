@@ -207,10 +207,14 @@ pub fn differ_nowhere(reference: &BTreeMap<String, Value>, other: &BTreeMap<Stri
     }
 }
 
-/// Pods and what depends on how often one was made anew are left out.
+/// Pods are left out, and what depends on how often one was made anew; so is what the StatefulSet controller remembers of
+/// revisions.
 pub fn but_for_restarts(mut world: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
     world.retain(|key, _| !key.starts_with("pods"));
-    for object in world.values_mut() {
+    for (key, object) in &mut world {
+        if key.starts_with("statefulsets") {
+            object["status"] = Value::Null;
+        }
         if let Some(metadata) = object["metadata"].as_object_mut() {
             metadata.remove("uid");
         }

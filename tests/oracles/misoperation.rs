@@ -35,7 +35,7 @@ fn collect(path: &str, node: &Value, all: &mut Vec<(String, Value)>) {
             #[allow(clippy::cast_possible_truncation, reason = "bounds are whole numbers")]
             let bound = |name: &str| node[name].as_f64().unwrap_or_default() as i64;
             let (least, most) = (bound("minimum"), bound("maximum"));
-            add([least - 1, least, most, most + 1, 0, -7, i64::MAX].map(Value::from).to_vec());
+            add([least - 1, least, most, most + 1, 0, -7, 4_000_000_000].map(Value::from).to_vec());
             add(vec![json!("seven"), json!(1.5)]);
         }
         Some("boolean") => add(vec![json!(true), json!(false), json!("maybe")]),
@@ -134,7 +134,7 @@ async fn quarter(which: usize) {
         if refused || unread {
             assert!(now["message"].as_str().is_some_and(|message| message.len() > 10), "{what}: says why: {now:#}");
             differ_nowhere(&before, &rest(&world), &format!("{what}: refused, and nothing is changed"));
-            counts[if unread { 0 } else { 1 }] += 1;
+            counts[usize::from(!unread)] += 1;
         } else if now["reason"] == "AsWanted" {
             counts[2] += 1;
         } else {

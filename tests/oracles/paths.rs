@@ -46,7 +46,8 @@ async fn along(path: &[&Value]) -> BTreeMap<String, Value> {
 #[tokio::test(start_paused = true)]
 async fn what_was_between_is_forgotten() {
     let (specs, mut plans) = (specs(), 0);
-    for (to, last) in &specs {
+    // What is refused leaves in force what was before: it is on the way, and no end.
+    for (to, last) in specs.iter().filter(|(to, _)| *to != "refused") {
         let straight = along(&[last]).await;
         for (by, between) in specs.iter().filter(|(by, _)| by != to) {
             differ_nowhere(&straight, &along(&[between, last]).await, &format!("by {by:?} to {to:?}"));

@@ -466,7 +466,7 @@ async fn relay(inner: &Weak<Inner>, mut near: TcpStream, pod: &str) -> std::io::
 }
 
 fn wire(response: &Response, correlation: u32) -> Vec<u8> {
-    response.to_wire(WireFormat::Postcard, correlation).unwrap().to_vec()
+    response.to_wire(WireFormat::Postcard, correlation).unwrap()
 }
 
 async fn frame(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {

@@ -86,7 +86,6 @@ fn any_cluster_comes_through() {
             });
             // With any number a Service each would be made.
             let spec = RivvenClusterSpec { replicas: spec.replicas.min(99), ..spec };
-            let replicas = spec.replicas;
             let input = render::Input {
                 name: &name,
                 namespace: "n",
@@ -99,7 +98,7 @@ fn any_cluster_comes_through() {
                 rules: &BTreeMap::new(),
             };
             let objects = render::cluster(&input);
-            let outside = spec.external_access.as_ref().map_or(0, |_| replicas as usize)
+            let outside = spec.external_access.as_ref().map_or(0, |_| spec.replicas as usize)
                 + usize::from(spec.ingress.is_some())
                 + usize::from(spec.tls.enabled && spec.tls.issuer_ref.is_some());
             prop_assert_eq!(objects.len(), cluster::Object::ALL.len() + outside);
@@ -124,7 +123,7 @@ fn any_cluster_comes_through() {
                 },
                 stateful_set: None,
                 brokers: Vec::new(),
-                replicas,
+                replicas: spec.replicas,
                 storage_bytes: 10 << 30,
                 capabilities,
                 dependents: Vec::new(),

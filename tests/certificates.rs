@@ -126,12 +126,14 @@ async fn a_certificate_is_renewed_and_its_authority_changed_by_ordered_restarts(
 }
 
 #[tokio::test(start_paused = true)]
-async fn clients_must_show_a_certificate_and_the_operator_does() {
+async fn clients_are_who_their_certificate_says_and_the_operator_shows_one() {
     let mut world = World::<Clustered>::new(1);
     world.start(|_| {});
     let (ca, clients) = (authority("brokers"), authority("clients"));
     put(&world, &ca, NAMES, &ca.pem());
-    world.sim.apply(of(&json!({ "enabled": true, "certSecretName": "brokers", "clientCaSecretName": "clients" })));
+    let tls = json!({ "enabled": true, "certSecretName": "brokers", "clientCaSecretName": "clients" });
+    let auth = json!({ "enabled": true, "mechanism": "mtls" });
+    world.sim.apply(cluster(&json!({ "replicas": 3, "version": "0.1.0", "tls": tls, "auth": auth })));
     until(&world, "missing", |status| status["reason"] == "PrerequisiteMissing").await;
     assert_eq!(status(&world)["phase"], "Pending");
     secret(&world, "clients", &[("ca.crt", &clients.pem())]);

@@ -87,8 +87,6 @@ fn fields() -> Vec<(&'static str, Value, bool)> {
     ]
 }
 
-/// Refused by every release of the operator so far: nobody runs with them.
-
 #[test]
 fn brokers_restart_for_what_they_read_and_for_nothing_else() {
     let before = pods(&spec(&[]).unwrap(), None);

@@ -665,6 +665,7 @@ fn each_guard_on_a_topic_is_missed_when_it_is_taken_out() {
 }
 
 /// How many lists of guards the sources below a folder have.
+#[allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 fn lists(folder: &Path) -> usize {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let count = |path: PathBuf| {

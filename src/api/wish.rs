@@ -34,8 +34,17 @@ impl RivvenClusterSpec {
                     .to_owned(),
             );
         }
+        if !is_tag(&self.version) {
+            problems.push(format!("version: {:?} is no tag of an image; write one such as 0.0.22", self.version));
+        }
         if !(1..=99).contains(&self.replicas) {
             problems.push(format!("replicas: {} is not between 1 and 99", self.replicas));
+        }
+        if !(30..=3600).contains(&self.termination_grace_period_seconds) {
+            problems.push(format!(
+                "terminationGracePeriodSeconds: {} is not between 30 and 3600",
+                self.termination_grace_period_seconds
+            ));
         }
         let storage_bytes = match bytes(&self.storage.size) {
             Some(0) | None => {
@@ -249,6 +258,12 @@ impl RivvenClusterSpec {
     pub fn rules(&self) -> Option<&str> {
         self.auth.rbac.config_map_name.as_deref().filter(|_| self.auth.enabled && self.auth.rbac.enabled)
     }
+}
+
+/// A registry's rule for a tag.
+fn is_tag(text: &str) -> bool {
+    let starts = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.len() <= 128 && text.starts_with(starts) && text.chars().all(|c| starts(c) || matches!(c, '.' | '-'))
 }
 
 /// A resource of which a pod may get more than it asks for.

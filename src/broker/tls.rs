@@ -98,7 +98,7 @@ impl Certificate {
             roots,
             shown: pem(certificate),
             authorities: pem(authority.unwrap_or(certificate)) + &clients.map(pem).unwrap_or_default(),
-            hash: hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect(),
+            hash: hash.finalize().iter().take(8).fold(String::new(), |hex, byte| format!("{hex}{byte:02x}")),
             tls: Tls(Arc::new(Ok(TlsConnector::from(Arc::new(config))))),
         })
     }

@@ -1,5 +1,6 @@
 //! The certificates of the brokers, as Secrets hold them, held against what brokers that run believe and show.
 
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ const COUNTS: Duration = Duration::from_secs(50);
 
 /// A certificate that ends sooner is told of.
 const SOON: TimeDelta = TimeDelta::days(14);
+
+/// By namespace, Secret, and Secret of the clients' authority.
+pub(super) type ReadBefore = HashMap<(String, String, Option<String>), Read>;
 
 /// A certificate that was read.
 #[derive(Clone)]
@@ -62,6 +66,13 @@ pub(super) struct Verdict {
     pub(super) divides: Option<String>,
     /// A Secret that is not there, or could not be looked up.
     pub(super) missing: Option<(String, Option<bool>)>,
+}
+
+impl Verdict {
+    /// As decisions see it.
+    pub(super) fn seen(&self) -> rivven_fsm::cluster::Certificate {
+        rivven_fsm::cluster::Certificate { awaited: self.awaited.clone(), ends_soon: self.ends_soon }
+    }
 }
 
 impl Observer {

@@ -36,6 +36,7 @@ pub struct ClusterSight {
 
 impl Observer {
     /// Looks at a cluster.
+    #[allow(clippy::too_many_lines, reason = "one look, in the order in which each thing depends on those before")]
     pub async fn cluster(&self, cluster: &RivvenCluster, now: DateTime<Utc>) -> Result<ClusterSight, ObserveError> {
         let name = cluster.name_any();
         let namespace = cluster.namespace().unwrap_or_default();
@@ -90,7 +91,6 @@ impl Observer {
             set.proven = template_of(proven) != template_of(running);
         }
         let halt = history.standing_halt(&template, &brokers);
-        let claims = brokers.iter().filter_map(|broker| broker.claim.as_ref());
         let state = Running {
             able: history.accepted.is_some().then_some(able),
             // In a halted rollout the last proven spec is in force.
@@ -98,28 +98,23 @@ impl Observer {
             halted: halt.map(|halt| halt.message.clone()),
             partitions: if formed { partitions.clone() } else { before_formation(&brokers, &partitions) },
             moves: moves.clone(),
-            provisioned_bytes: claims.filter(|claim| claim.ours).filter_map(|claim| claim.capacity).max(),
+            provisioned_bytes: provisioned(&brokers),
             certificate: &verdict,
         };
         let (admission, in_force, capabilities) = self.admit(cluster, state, override_).await;
         let replicas = in_force.as_ref().map_or(cluster.spec.replicas, |spec| spec.replicas);
         // A refused spec may name another certificate than the one in force.
-        let other = match in_force.as_ref().filter(|spec| spec.tls != cluster.spec.tls) {
-            Some(spec) => Some(self.judge_certificate(whose, (&spec.tls, spec.replicas), carried.as_ref(), now).await),
+        let other = in_force.as_ref().filter(|spec| spec.tls != cluster.spec.tls);
+        let other = match other.map(|spec| (&spec.tls, spec.replicas)) {
+            Some(asked) => Some(self.judge_certificate(whose, asked, carried.as_ref(), now).await),
             None => None,
         };
         let verdict = other.as_ref().unwrap_or(&verdict);
         let (mut desired, mut live, mut objects) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         if let (Some(spec), None) = (&in_force, deletion) {
             let certificate = verdict.material.as_ref();
-            desired = render::cluster(&render::Input { spec, capabilities, certificate, ..input });
-            let proven = history.proven_then(spec, stateful_set.as_ref(), &brokers);
-            for object in [Object::ConfigMap, Object::StatefulSet] {
-                if let Some(object) = desired.get_mut(&object) {
-                    history::carry(object, spec, proven, halt);
-                }
-            }
-            cover(desired.get_mut(&Object::StatefulSet), &brokers, spec.replicas);
+            let input = render::Input { spec, capabilities, certificate, ..input };
+            desired = wanted_objects(&input, &history, halt, stateful_set.as_ref(), &brokers);
             (live, objects) = self.objects(&place, (spec, &brokers), &desired, set.as_ref(), &mut secret).await?;
         }
         let token = secret.and_then(|(_, token)| token);
@@ -143,10 +138,7 @@ impl Observer {
             paused: cluster.spec.paused,
             adopt_volumes: cluster.annotations().get(names::ADOPT_VOLUMES).is_some_and(|value| value == "true"),
             admission,
-            certificate: spec
-                .tls
-                .enabled
-                .then_some(fsm::Certificate { awaited: verdict.awaited.clone(), ends_soon: verdict.ends_soon }),
+            certificate: spec.tls.enabled.then(|| verdict.seen()),
             objects,
             stateful_set,
             brokers,
@@ -516,6 +508,31 @@ fn before_formation(brokers: &[fsm::Broker], partitions: &fsm::Partitions) -> fs
         }
         _ => partitions.clone(),
     }
+}
+
+/// The largest capacity of a volume that is proven to be the cluster's.
+fn provisioned(brokers: &[fsm::Broker]) -> Option<u64> {
+    let claims = brokers.iter().filter_map(|broker| broker.claim.as_ref());
+    claims.filter(|claim| claim.ours).filter_map(|claim| claim.capacity).max()
+}
+
+/// What is wanted by the spec in force, with what must outlive the operator.
+fn wanted_objects(
+    input: &render::Input<'_>,
+    history: &History,
+    halt: Option<&history::Halt>,
+    set: Option<&fsm::StatefulSet>,
+    brokers: &[fsm::Broker],
+) -> BTreeMap<Object, Value> {
+    let mut desired = render::cluster(input);
+    let proven = history.proven_then(input.spec, set, brokers);
+    for object in [Object::ConfigMap, Object::StatefulSet] {
+        if let Some(object) = desired.get_mut(&object) {
+            history::carry(object, input.spec, proven, halt);
+        }
+    }
+    cover(desired.get_mut(&Object::StatefulSet), brokers, input.spec.replicas);
+    desired
 }
 
 /// A StatefulSet that is made anew is made around all brokers that run.

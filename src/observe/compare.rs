@@ -49,7 +49,7 @@ pub fn is_current(desired: &Value, live: &Value) -> bool {
 }
 
 /// Whether everything that `desired` says stands in `live`. Lists must have the same length: an element too many is a
-/// difference. Nothing, an empty list and an empty map are the same.
+/// difference. Nothing, an empty text, an empty list and an empty map are the same.
 fn is_subset(desired: &Value, live: &Value, quantities: bool) -> bool {
     match (desired, live) {
         (Value::Object(desired), Value::Object(live)) => desired.iter().all(|(key, wanted)| match live.get(key) {
@@ -70,6 +70,8 @@ fn is_subset(desired: &Value, live: &Value, quantities: bool) -> bool {
 fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
+        // The API server leaves out what is empty, such as the value of an environment variable.
+        Value::String(text) => text.is_empty(),
         Value::Array(list) => list.is_empty(),
         Value::Object(map) => map.values().all(is_empty),
         _ => false,
@@ -102,6 +104,15 @@ mod tests {
             json!({"metadata": {"name": "x"}, "spec": {"replicas": 1, "selector": {}, "ports": [{"port": 1}]}});
         let live = json!({"metadata": {"name": "x", "uid": "u"}, "spec": {"replicas": 1, "ports": [{"port": 1, "protocol": "TCP"}], "x": 2}});
         assert!(is_current(&desired, &written(&desired, live)));
+    }
+
+    #[test]
+    fn what_the_api_server_leaves_out_as_it_is_empty_is_no_difference() {
+        let desired = json!({"metadata": {}, "spec": {"env": [{"name": "A", "value": ""}]}});
+        let live = json!({"metadata": {}, "spec": {"env": [{"name": "A"}]}});
+        assert!(is_current(&desired, &written(&desired, live)));
+        let other = json!({"metadata": {}, "spec": {"env": [{"name": "A", "value": "1"}]}});
+        assert!(!is_current(&desired, &written(&desired, other)));
     }
 
     #[test]

@@ -75,7 +75,7 @@ mod tests {
 
     use super::*;
 
-    fn told(spec: Value, status: Value) -> External {
+    fn told(spec: &Value, status: &Value) -> External {
         let service = serde_json::from_value(json!({ "metadata": {}, "spec": spec, "status": status })).unwrap();
         let pod = serde_json::from_value(json!({ "metadata": {}, "status": { "hostIP": "10.0.0.7" } })).unwrap();
         external(&service, Some(&pod))
@@ -86,12 +86,12 @@ mod tests {
         let ports = json!([{ "port": 9292, "nodePort": 30123 }]);
         let balanced = json!({ "type": "LoadBalancer", "loadBalancerIP": "192.0.2.9", "ports": ports });
         let none = External { addresses: Vec::new(), balanced: true };
-        assert_eq!(told(balanced.clone(), json!({ "loadBalancer": {} })), none);
+        assert_eq!(told(&balanced, &json!({ "loadBalancer": {} })), none);
         let given = json!({ "loadBalancer": { "ingress": [{ "ip": "2001:db8::1" }, { "hostname": "lb.example" }] } });
-        assert_eq!(told(balanced, given).addresses, ["[2001:db8::1]:9292", "lb.example:9292"]);
-        let node = told(json!({ "type": "NodePort", "ports": ports }), json!({}));
-        assert_eq!(node, External { addresses: vec!["10.0.0.7:30123".to_owned()], balanced: false });
-        let not_yet = told(json!({ "type": "NodePort", "ports": [{ "port": 9292 }] }), json!({}));
+        assert_eq!(told(&balanced, &given).addresses, ["[2001:db8::1]:9292", "lb.example:9292"]);
+        let by_node = told(&json!({ "type": "NodePort", "ports": ports }), &json!({}));
+        assert_eq!(by_node, External { addresses: vec!["10.0.0.7:30123".to_owned()], balanced: false });
+        let not_yet = told(&json!({ "type": "NodePort", "ports": [{ "port": 9292 }] }), &json!({}));
         assert_eq!(not_yet.addresses, Vec::<String>::new());
     }
 }

@@ -40,7 +40,7 @@ struct SeenSecret {
     token: Option<Token>,
 }
 
-/// The hashes of ConfigMaps that specs name, by namespace and name, and when they were read.
+/// The hashes of each `ConfigMap` that a spec names, by namespace and name, and when they were read.
 type Contents = HashMap<(String, String), (Instant, String)>;
 
 /// Looks at the world.
@@ -51,8 +51,7 @@ pub struct Observer {
     brokers: Brokers,
     domain: String,
     secrets: Arc<Mutex<HashMap<(String, String), SeenSecret>>>,
-    /// By namespace, Secret, and Secret of the clients' authority.
-    certificates: Arc<Mutex<HashMap<(String, String, Option<String>), certificate::Read>>>,
+    certificates: Arc<Mutex<certificate::ReadBefore>>,
     contents: Arc<Mutex<Contents>>,
     refusals: Refusals,
 }

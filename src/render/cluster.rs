@@ -27,7 +27,7 @@ pub struct Input<'a> {
     pub restarted_at: Option<&'a str>,
     /// The certificate, where the spec asks for TLS and there is one.
     pub certificate: Option<&'a Material>,
-    /// The hashes of the rules of who may do what, by the names of their ConfigMaps.
+    /// The hashes of the rules of who may do what, by the name of the ConfigMap.
     pub rules: &'a BTreeMap<String, String>,
 }
 

@@ -1,6 +1,11 @@
 //! Oracle 4: each watch event in turn is lost; what was missed is listed anew when the watch ends, as it does every few
-//! minutes.
+//! minutes. Until then the operator may wait for the event: it does not decide from a view that it knows to be old.
 
+use std::time::Duration;
+
+use rivven_sim::Session;
+
+use crate::support::World;
 use crate::support::broker::Fleet;
 use crate::support::cluster::Clustered;
 use crate::support::play::{ALONE, CLUSTERED, Operation, Played, Stocked, sample};
@@ -10,7 +15,15 @@ async fn lost<B: Stocked>(operation: &Operation, most: u64) {
     let mut plans = 0;
     for nth in sample(reference.events, most) {
         let what = format!("event {nth} lost");
-        operation.same(&reference, &what, |_, session| session.drop_event(session.events() + nth)).await;
+        let plan = |_: &World<B>, session: &Session| {
+            session.drop_event(session.events() + nth);
+            let session = session.clone();
+            drop(tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_mins(1)).await;
+                session.expire_watches();
+            }));
+        };
+        operation.same(&reference, &what, plan).await;
         plans += 1;
     }
     println!("{}, oracles 4 and 5: plans: {plans}, of {} events", operation.name, reference.events);

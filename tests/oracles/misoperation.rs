@@ -75,9 +75,9 @@ fn set(world: &World<Fleet>, path: &str, value: &Value) {
         }
         let parent = x.pointer_mut(parent).unwrap().as_object_mut().unwrap();
         if value.is_null() {
-            drop(parent.remove(name))
+            drop(parent.remove(name));
         } else {
-            drop(parent.insert(name.to_owned(), value.clone()))
+            drop(parent.insert(name.to_owned(), value.clone()));
         }
         next_generation(x);
     });

@@ -296,6 +296,7 @@ impl Inner {
         let spec = &pod["spec"];
         let variables = spec["containers"][0]["env"].as_array()?;
         let is = |variable: &str| variables.iter().any(|v| v["name"] == *variable && v["value"] == "true");
+        config.no_require_auth = is("RIVVEN_NO_REQUIRE_AUTH");
         if !is("RIVVEN_TLS_ENABLED") {
             return Some(());
         }

@@ -133,6 +133,10 @@ impl<B: Served> World<B> {
             {
                 data.values_mut().for_each(|value| *value = json!(value.as_str().map(str::len)));
             }
+            // Whether a broker is ready at this very moment is its own affair.
+            if key.starts_with("poddisruptionbudgets") {
+                object["status"] = Value::Null;
+            }
             // Who leads is the brokers' own choice.
             if let Some(brokers) = object.pointer_mut("/status/brokers").and_then(Value::as_array_mut) {
                 for broker in brokers {

@@ -233,7 +233,7 @@ fn wrong_clusters() -> Vec<(&'static str, Value, Stopped)> {
         ),
         ("tls", json!({ "enabled": true, "certSecretName": "" }), ByServer("spec.tls.certSecretName")),
         ("tls", json!({ "enabled": true, "certSecretName": "x" }), ByOperator("tls.enabled")),
-        ("tls", json!({ "issuerRef": { "name": "x" } }), ByOperator("tls.issuerRef")),
+        ("tls", json!({ "certSecretName": "x", "issuerRef": { "name": "x" } }), ByServer("exclude each other")),
         ("auth.enabled", json!(true), ByServer("auth.enabled needs a mechanism")),
         ("auth", json!({ "enabled": true, "mechanism": "scram" }), ByServer("scramSecretName")),
         ("auth", json!({ "enabled": true, "mechanism": "token" }), ByServer("tokenSecretName")),

@@ -338,7 +338,11 @@ impl Inner {
                     let (inner, pod) = (inner.clone(), pod.clone());
                     calls.spawn(async move {
                         // An end in the midst of it is the caller's to notice.
-                        drop(if http { pass(&inner, stream, &pod).await } else { relay(&inner, stream, &pod).await });
+                        drop(match encrypted(&inner, &pod, port) {
+                            Some(far) => through(stream, far).await,
+                            None if http => pass(&inner, stream, &pod).await,
+                            None => relay(&inner, stream, &pod).await,
+                        });
                     });
                 }
             });
@@ -375,15 +379,19 @@ fn find(addresses: &Table, pod: &str, port: u16) -> SocketAddr {
     }
 }
 
+/// Where a broker is whose words cannot be read on the way.
+fn encrypted(inner: &Weak<Inner>, pod: &str, port: u16) -> Option<SocketAddr> {
+    let held = inner.upgrade()?;
+    let is_so = held.encrypted.lock().unwrap().contains(pod);
+    is_so.then(|| find(&held.addresses, pod, port))
+}
+
+async fn through(mut near: TcpStream, far: SocketAddr) -> std::io::Result<()> {
+    tokio::io::copy_bidirectional(&mut near, &mut TcpStream::connect(far).await?).await.map(drop)
+}
+
 /// One call: each has a connection of its own.
 async fn pass(inner: &Weak<Inner>, mut near: TcpStream, pod: &str) -> std::io::Result<()> {
-    let Some(held) = inner.upgrade() else { return Ok(()) };
-    if held.encrypted.lock().unwrap().contains(pod) {
-        let api = find(&held.addresses, pod, 9090);
-        drop(held);
-        return tokio::io::copy_bidirectional(&mut near, &mut TcpStream::connect(api).await?).await.map(drop);
-    }
-    drop(held);
     let request = message(&mut near).await?;
     let Some(held) = inner.upgrade() else { return Ok(()) };
     let fault = if request.starts_with(b"POST ") { held.planned() } else { None };

@@ -20,6 +20,10 @@ pub enum ConditionType {
     DowntimeExpected,
     /// Access rules are in force at the broker.
     AclsApplied,
+    /// Every enabled connector is one that the workers can run.
+    ConnectorsAccepted,
+    /// What Prometheus needs to find the pods is there.
+    Monitored,
 }
 
 impl ConditionType {
@@ -32,6 +36,8 @@ impl ConditionType {
             Self::Degraded => "Degraded",
             Self::DowntimeExpected => "DowntimeExpected",
             Self::AclsApplied => "AclsApplied",
+            Self::ConnectorsAccepted => "ConnectorsAccepted",
+            Self::Monitored => "Monitored",
         }
     }
 }

@@ -8,6 +8,7 @@ mod http;
 mod session;
 mod token;
 pub mod topic_config;
+mod worker;
 
 pub use access::{Access, BrokerAddress};
 pub use capabilities::{capabilities, capabilities_of};

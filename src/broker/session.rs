@@ -40,6 +40,7 @@ pub(super) enum Request<'a> {
     /// The topic, and whether its replicas are asked for.
     DescribeTopic(&'a str, bool),
     DescribePartitions,
+    ListTopics,
     CreateTopic(&'a str, u32),
     GrowTopic(&'a str, u32),
     AlterTopic(&'a str, &'a BTreeMap<String, String>),
@@ -53,6 +54,7 @@ impl Request<'_> {
             Self::Ping => "ping",
             Self::DescribeTopic(..) => "describe_topic",
             Self::DescribePartitions => "describe_partitions",
+            Self::ListTopics => "list_topics",
             Self::CreateTopic(..) => "create_topic",
             Self::GrowTopic(..) => "create_partitions",
             Self::AlterTopic(..) => "alter_topic_config",
@@ -62,7 +64,7 @@ impl Request<'_> {
 
     /// Whether sending it twice is sending it once.
     pub(super) const fn is_read(&self) -> bool {
-        matches!(self, Self::Ping | Self::DescribeTopic(..) | Self::DescribePartitions)
+        matches!(self, Self::Ping | Self::DescribeTopic(..) | Self::DescribePartitions | Self::ListTopics)
     }
 }
 
@@ -70,6 +72,8 @@ impl Request<'_> {
 pub(super) enum Reply {
     Done,
     Topic(Option<TopicState>),
+    /// The names of all topics.
+    Topics(Vec<String>),
     /// Each topic with its `min.insync.replicas`.
     Partitions(Vec<(TopicMetadata, u32)>),
 }
@@ -113,6 +117,12 @@ impl Session {
                 return self.describe_topic(topic, replicas).await.map(Reply::Topic);
             }
             Request::DescribePartitions => return self.describe_partitions().await.map(Reply::Partitions),
+            Request::ListTopics => {
+                return match self.exchange(Wire::ListTopics).await? {
+                    Response::Topics { topics } => Ok(Reply::Topics(topics)),
+                    other => Err(unexpected("list_topics", &other)),
+                };
+            }
             Request::Ping => (Wire::Ping, |answer| matches!(answer, Response::Pong)),
             Request::CreateTopic(topic, partitions) => {
                 (Wire::CreateTopic { name: topic.to_owned(), partitions: Some(partitions) }, |answer| {

@@ -69,7 +69,7 @@ impl Observer {
                     (Presence::Unknown { why }, None)
                 }
                 (Presence::Current, token) => {
-                    self.remember(key, token.clone());
+                    self.remember(key, SeenSecret { at: Instant::now(), token: token.clone(), data: None });
                     (Presence::Current, token)
                 }
                 (other, _) => (other, None),
@@ -99,20 +99,20 @@ impl Observer {
         let api = Api::<Secret>::namespaced(self.client.clone(), namespace);
         let found = api.get_opt(name).await.ok()?.is_some();
         if found {
-            self.remember(key, None);
+            self.remember(key, SeenSecret { at: Instant::now(), token: None, data: None });
         }
         Some(found)
     }
 
-    fn remembered(&self, key: &(String, String)) -> Option<SeenSecret> {
+    pub(super) fn remembered(&self, key: &(String, String)) -> Option<SeenSecret> {
         let secrets = self.secrets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         secrets.get(key).filter(|seen| seen.at.elapsed() < SECRET_COUNTS).cloned()
     }
 
-    fn remember(&self, key: (String, String), token: Option<Token>) {
+    pub(super) fn remember(&self, key: (String, String), seen: SeenSecret) {
         let mut secrets = self.secrets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         secrets.retain(|_, seen| seen.at.elapsed() < SECRET_COUNTS);
-        secrets.insert(key, SeenSecret { at: Instant::now(), token });
+        secrets.insert(key, seen);
     }
 }
 
@@ -167,6 +167,6 @@ fn identity(cluster: &str, object: Object) -> (&'static str, String) {
     }
 }
 
-fn value<K: Serialize + Resource>(object: &K) -> Result<Value, ObserveError> {
+pub(super) fn value<K: Serialize + Resource>(object: &K) -> Result<Value, ObserveError> {
     serde_json::to_value(object).map_err(|error| ObserveError::Internal(error.to_string()))
 }

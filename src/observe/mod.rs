@@ -3,6 +3,7 @@
 pub mod caches;
 mod cluster;
 pub mod compare;
+mod connect;
 mod history;
 mod live;
 mod malformed;
@@ -20,11 +21,13 @@ use tokio::time::Instant;
 
 pub use caches::{Cache, Caches};
 pub use cluster::ClusterSight;
+pub use connect::{ConnectSight, WorkerSecret};
 pub use history::Halt;
 pub use malformed::RecordedStatus;
 pub use topic::TopicSight;
 
 use crate::broker::{Brokers, Token};
+use crate::render::connect::translate::SecretData;
 
 pub use refusals::Refusals;
 
@@ -35,6 +38,8 @@ struct SeenSecret {
     at: Instant,
     /// The admin token, of one that was read for it.
     token: Option<Token>,
+    /// What it holds, of one that was read for a connector.
+    data: Option<Arc<SecretData>>,
 }
 
 /// Looks at the world.

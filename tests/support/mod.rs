@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rivven_operator::api::{RivvenCluster, RivvenTopic};
+use rivven_operator::api::{RivvenCluster, RivvenConnect, RivvenTopic};
 use rivven_operator::broker::{Access, Brokers};
 use rivven_operator::controllers::{self, Context, Scope};
 use rivven_operator::execute::Executor;
@@ -185,5 +185,14 @@ pub fn topic(name: &str, spec: &Value) -> Value {
     filled::<RivvenTopic>(json!({
         "apiVersion": "rivven.io/v1alpha1", "kind": "RivvenTopic", "metadata": { "name": name, "namespace": "default" },
         "spec": spec,
+    }))
+}
+
+pub fn connect(spec: &Value) -> Value {
+    let mut all = json!({ "clusterRef": { "name": "x" } });
+    all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    filled::<RivvenConnect>(json!({
+        "apiVersion": "rivven.io/v1alpha1", "kind": "RivvenConnect", "metadata": { "name": "p", "namespace": "default" },
+        "spec": all,
     }))
 }

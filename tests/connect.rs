@@ -53,11 +53,11 @@ fn state(world: &World<Fleet>, name: &str) -> String {
 fn running(world: &World<Fleet>) -> BTreeMap<String, BTreeSet<String>> {
     let pods = world.sim.list("pods");
     pods.iter()
-    .filter_map(|pod| {
-        let runs = pod["metadata"]["annotations"]["rivven.io/connectors"].as_str()?;
-        Some((pod["metadata"]["name"].as_str()?.to_owned(), runs.split(',').map(str::to_owned).collect()))
-    })
-    .collect()
+        .filter_map(|pod| {
+            let runs = pod["metadata"]["annotations"]["rivven.io/connectors"].as_str()?;
+            Some((pod["metadata"]["name"].as_str()?.to_owned(), runs.split(',').map(str::to_owned).collect()))
+        })
+        .collect()
 }
 
 /// Watches every pod until it is dropped: no connector may be in two at a time.
@@ -107,7 +107,10 @@ async fn workers_come_and_go_and_no_connector_is_active_twice() {
     let deployments = world.sim.list("deployments.apps").len();
     assert_eq!(deployments, running(&world).len(), "workers without connectors do not exist");
     let status = status(&world);
-    assert_eq!(status["selector"], "app.kubernetes.io/component=worker,app.kubernetes.io/instance=p,app.kubernetes.io/name=rivven-connect");
+    assert_eq!(
+        status["selector"],
+        "app.kubernetes.io/component=worker,app.kubernetes.io/instance=p,app.kubernetes.io/name=rivven-connect"
+    );
     assert_eq!(status["running"], "7/7");
     // At rest nothing is asked of anybody but the workers themselves.
     let before = world.log().0.len();
@@ -129,13 +132,16 @@ async fn topics_are_made_first_and_patterns_follow_the_topics() {
     assert!(files(&world).contains("t-a") && !files(&world).contains("t-*"), "{}", files(&world));
 
     // What is not to be made is waited for, and holds nobody else up.
-    change(&world, &json!({
-        "settings": { "topic": { "autoCreate": false } },
-        "sinks": [
-            { "name": "out", "connector": "stdout", "topics": ["t-*"], "consumerGroup": "g" },
-            { "name": "late", "connector": "stdout", "topics": ["late"], "consumerGroup": "g" },
-        ],
-    }));
+    change(
+        &world,
+        &json!({
+            "settings": { "topic": { "autoCreate": false } },
+            "sinks": [
+                { "name": "out", "connector": "stdout", "topics": ["t-*"], "consumerGroup": "g" },
+                { "name": "late", "connector": "stdout", "topics": ["late"], "consumerGroup": "g" },
+            ],
+        }),
+    );
     world.settle().await.unwrap();
     assert_eq!((state(&world, "out").as_str(), state(&world, "late").as_str()), ("Running", "Refused"));
     assert_eq!(status(&world)["phase"], "Degraded");

@@ -113,7 +113,8 @@ fn whatever_a_secret_holds_reaches_the_worker() {
     runner(3000)
         .run(&secret, |secret| {
             let source = source(json!({ "connector": "kafka" }));
-            let data: SecretData = secret.iter().map(|(key, value)| (key.clone(), value.clone().into_bytes())).collect();
+            let data: SecretData =
+                secret.iter().map(|(key, value)| (key.clone(), value.clone().into_bytes())).collect();
             let numbers = ["port", "server_id"];
             prop_assume!(!secret.keys().any(|key| numbers.contains(&key.as_str())));
             let translated = translate::source(&source, RELEASED_IMAGE, Some(&data)).unwrap();
@@ -216,10 +217,14 @@ fn each_connector_is_told_in_the_workers_keys() {
     assert_eq!(told.unwrap()["config"]["include_tables"], json!(["shop.orders"]));
     let told = of_source(json!({ "connector": "http", "http": { "url": "http://x/", "pollIntervalMs": 500 } }), None);
     assert_eq!(told.unwrap()["config"], json!({ "url": "http://x/", "poll_interval_ms": 500 }));
-    let told = of_source(json!({ "datagen": { "pattern": "orders", "eventsPerSecond": 5 }, "config": { "events_per_second": 9 } }), None);
+    let told = of_source(
+        json!({ "datagen": { "pattern": "orders", "eventsPerSecond": 5 }, "config": { "events_per_second": 9 } }),
+        None,
+    );
     assert_eq!(told.unwrap()["config"], json!({ "pattern": "orders", "events_per_second": 9 }), "what is free wins");
 
-    let told = of_sink(json!({ "rateLimit": { "eventsPerSecond": 10, "burstCapacity": 3 }, "startOffset": "earliest" }), None);
+    let told =
+        of_sink(json!({ "rateLimit": { "eventsPerSecond": 10, "burstCapacity": 3 }, "startOffset": "earliest" }), None);
     assert_eq!(
         told.unwrap(),
         json!({
@@ -232,8 +237,12 @@ fn each_connector_is_told_in_the_workers_keys() {
     let told = of_sink(hook, Some(&secret(&[("auth.type", "bearer"), ("auth.token", "t")]))).unwrap();
     assert_eq!(told["connector"], "http-webhook");
     let auth = json!({ "type": "bearer", "token": "t" });
-    assert_eq!(told["config"], json!({ "url": "http://x/", "method": "PUT", "headers": { "a": "${B}" }, "batch_size": 3, "auth": auth }));
-    let s3 = json!({ "connector": "s3", "s3": { "bucket": "lake", "region": "eu", "format": "parquet", "prefix": "p" } });
+    assert_eq!(
+        told["config"],
+        json!({ "url": "http://x/", "method": "PUT", "headers": { "a": "${B}" }, "batch_size": 3, "auth": auth })
+    );
+    let s3 =
+        json!({ "connector": "s3", "s3": { "bucket": "lake", "region": "eu", "format": "parquet", "prefix": "p" } });
     let told = of_sink(s3, Some(&secret(&[("access_key_id", "k"), ("secret_access_key", "s")]))).unwrap();
     let store = json!({ "region": "eu", "access_key_id": "k", "secret_access_key": "s" });
     assert_eq!(told["config"], json!({ "bucket": "lake", "format": "parquet", "prefix": "p", "s3": store }));
@@ -255,7 +264,11 @@ fn what_the_worker_lacks_is_refused_and_named() {
     };
     for (outcome, reason, named) in [
         (of_source(json!({ "connector": "my-plugin" }), None), ConnectorRefused, "my-plugin"),
-        (of_sink(json!({ "connector": "elasticsearch", "elasticsearch": { "urls": ["u"], "index": "i" } }), None), ConnectorRefused, "elasticsearch"),
+        (
+            of_sink(json!({ "connector": "elasticsearch", "elasticsearch": { "urls": ["u"], "index": "i" } }), None),
+            ConnectorRefused,
+            "elasticsearch",
+        ),
         (table(json!({ "columnMasks": { "email": "*" } })), ConnectorRefused, "columnMasks"),
         (table(json!({ "columns": ["id"] })), ConnectorRefused, "columns"),
         (table(json!({ "topic": "x" })), ConnectorRefused, "topicRouting"),
@@ -266,7 +279,11 @@ fn what_the_worker_lacks_is_refused_and_named() {
         (pg(json!({ "config": { "port": "x" } })), ConnectorRefused, "config.port"),
         (pg(json!({ "config": { "slot_name": "" } })), ConnectorRefused, "config.slot_name"),
         (of_source(json!({ "connector": "postgres-cdc" }), None), ConnectorRefused, "host, database, user, password"),
-        (of_source(json!({ "connector": "postgres-cdc" }), Some(&secret(&[("port", "x")]))), ConnectorRefused, "port is no number"),
+        (
+            of_source(json!({ "connector": "postgres-cdc" }), Some(&secret(&[("port", "x")]))),
+            ConnectorRefused,
+            "port is no number",
+        ),
         (of_source(json!({ "topicRouting": "{table}" }), None), ConnectorRefused, "topicRouting"),
         (of_source(json!({ "tables": [{ "table": "x" }] }), None), ConnectorRefused, "tables"),
         (of_source(json!({ "datagen": { "maxEvents": 5 } }), None), NotSupportedByOperator, "maxEvents"),
@@ -274,7 +291,11 @@ fn what_the_worker_lacks_is_refused_and_named() {
         (of_source(json!({ "connector": "http" }), None), ConnectorRefused, "url"),
         (of_sink(json!({ "connector": "http" }), None), ConnectorRefused, "url"),
         (of_sink(json!({ "startOffset": "timestamp" }), None), NotSupportedByOperator, "startOffset"),
-        (of_sink(json!({ "connector": "s3", "s3": { "bucket": "abc", "compression": "zstd" } }), None), ConnectorRefused, "s3.compression"),
+        (
+            of_sink(json!({ "connector": "s3", "s3": { "bucket": "abc", "compression": "zstd" } }), None),
+            ConnectorRefused,
+            "s3.compression",
+        ),
     ] {
         let refusal = outcome.expect_err(named);
         assert_eq!(refusal.reason, reason, "{refusal:?}");
@@ -300,7 +321,8 @@ fn rendered(spec: Value, runs: u32, secrets: &SecretData) -> Vec<Value> {
         translated.insert(id(Role::Sink, &sink.name), translate::sink(sink, &spec.image, &sink.topics, data).unwrap());
     }
     let placement = place(translated.keys(), runs, &BTreeMap::new(), false);
-    let tls = spec.tls.enabled.then(|| BTreeSet::from(["tls.crt".to_owned(), "tls.key".to_owned(), "ca.crt".to_owned()]));
+    let tls =
+        spec.tls.enabled.then(|| BTreeSet::from(["tls.crt".to_owned(), "tls.key".to_owned(), "ca.crt".to_owned()]));
     let files = connect::files(&spec, "rivven-c.ns.svc.cluster.local:9292", tls.as_ref(), &placement.runs, &translated);
     let hashes = files
         .iter()

@@ -327,7 +327,8 @@ fn life_of_a_connect() {
     world.failing.clear();
     trace.connect(&mut world, 1);
     trace.happens("the worker is asked for something that it lacks");
-    let refusal = Refusal { reason: Reason::ConnectorRefused, message: "tables: the worker has no columnMasks".to_owned() };
+    let refusal =
+        Refusal { reason: Reason::ConnectorRefused, message: "tables: the worker has no columnMasks".to_owned() };
     world.o.wish.connectors[2].refusal = Some(refusal);
     trace.connect(&mut world, 6);
     world.o.wish.connectors[2].refusal = None;

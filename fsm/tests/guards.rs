@@ -5,8 +5,8 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{State, cluster, clustered, knows, members, now, partition, standalone};
 use common::connects::ConnectWorld;
+use common::{State, cluster, clustered, knows, members, now, partition, standalone};
 use rivven_fsm::cluster::{self, formation};
 use rivven_fsm::cluster::{
     Answer, Candidate, Capabilities, Container, Leadership, Membership, Move, Observation, Partitions, Plan,
@@ -658,7 +658,8 @@ fn a_connect_waits_for_what_is_not_its_own() {
         (topic::Cluster::NotReady { phase: rivven_fsm::Phase::Degraded }, Reason::ClusterNotReady),
     ] {
         let mut observed = a_connect(|o| o.cluster = cluster);
-        for (recorded, phase) in [(None, rivven_fsm::Phase::Pending), (observed.recorded, rivven_fsm::Phase::Degraded)] {
+        for (recorded, phase) in [(None, rivven_fsm::Phase::Pending), (observed.recorded, rivven_fsm::Phase::Degraded)]
+        {
             observed.recorded = recorded;
             let decision = connect::decide(&observed, now());
             assert_eq!((decision.phase, decision.reason), (phase, reason));
@@ -690,7 +691,10 @@ fn a_worker_in_trouble_is_told_apart() {
         (crashed("Error", Container::Terminated), Reason::WorkerExited),
         (crashed("OOMKilled", Container::Terminated), Reason::OutOfMemory),
         (a_connect(|o| o.workers[0].pods[0].pod.ready = false), Reason::WorkerNotReady),
-        (a_connect(|o| o.workers[0].answer = connect::Answer::Silent { why: "reset".to_owned() }), Reason::ConnectorsUnknown),
+        (
+            a_connect(|o| o.workers[0].answer = connect::Answer::Silent { why: "reset".to_owned() }),
+            Reason::ConnectorsUnknown,
+        ),
     ] {
         let decision = connect::decide(&observed, now());
         assert_eq!((decision.phase, decision.reason), (rivven_fsm::Phase::Degraded, reason));

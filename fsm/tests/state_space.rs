@@ -6,11 +6,11 @@ mod common;
 use std::collections::BTreeMap;
 
 use chrono::Duration;
+use common::connects::{Actor, ConnectWorld};
 use common::{
     State, broker, claim, cluster, cluster_holds, members, now, partition, partition_classes, phases, refusal, said,
     sound,
 };
-use common::connects::{Actor, ConnectWorld};
 use rivven_fsm::cluster::partitions::Partition;
 use rivven_fsm::cluster::{
     self, Admission, Answer, Deletion, Membership, Move, Object, Observation, Partitions, Presence, ReclaimPolicy, Step,

@@ -183,9 +183,7 @@ fn resource_problems(resources: Option<&ResourceRequirements>) -> Vec<String> {
     for (list, quantities) in [("requests", &resources.requests), ("limits", &resources.limits)] {
         for (resource, quantity) in quantities.iter().flatten() {
             let is_standard = is_standard_resource(resource);
-            if !(is_standard
-                || resource.starts_with("hugepages-")
-                || resource.contains('/') && is_label_key(resource))
+            if !(is_standard || resource.starts_with("hugepages-") || resource.contains('/') && is_label_key(resource))
             {
                 problems.push(format!("resources.{list}: {resource:?} is no resource of a container"));
             }
@@ -205,12 +203,10 @@ fn resource_problems(resources: Option<&ResourceRequirements>) -> Vec<String> {
         let limit = resources.limits.as_ref().and_then(|limits| limits.get(resource));
         let (limit, request) = (limit.and_then(|limit| nanos(&limit.0)), nanos(&request.0));
         if limit.zip(request).is_some_and(|(limit, request)| request > limit) {
-            problems
-                .push(format!("resources.requests.{resource}: is more than resources.limits.{resource}; lower it"));
+            problems.push(format!("resources.requests.{resource}: is more than resources.limits.{resource}; lower it"));
         } else if !is_standard_resource(resource) && limit != request {
-            problems.push(format!(
-                "resources.requests.{resource}: such a resource needs a limit that equals the request"
-            ));
+            problems
+                .push(format!("resources.requests.{resource}: such a resource needs a limit that equals the request"));
         }
     }
     problems

@@ -73,6 +73,8 @@ struct Known {
     itself: tokio::sync::Mutex<Option<Said<Answer>>>,
     partitions: tokio::sync::Mutex<Option<Said<Partitions>>>,
     topics: tokio::sync::Mutex<Option<Said<Result<Arc<BTreeSet<String>>, String>>>>,
+    /// By group.
+    lags: tokio::sync::Mutex<HashMap<String, Said<Option<u64>>>>,
     session: tokio::sync::Mutex<Option<Session>>,
 }
 
@@ -167,7 +169,7 @@ impl Brokers {
                 let counts_for = if partitions.trouble().is_some() { RECENT } else { ANSWER_COUNTS };
                 Said::new(incarnation, partitions, counts_for, 0)
             }
-            Ok(Reply::Done | Reply::Topic(_) | Reply::Topics(_)) => {
+            Ok(Reply::Done | Reply::Topic(_) | Reply::Topics(_) | Reply::Lag(_)) => {
                 let why = "an answer without partitions".to_owned();
                 Said::new(incarnation, Partitions::Unknown { why }, retry(failures), failures + 1)
             }
@@ -200,6 +202,23 @@ impl Brokers {
             Err(error) => Said::new(incarnation, Err(words(&error)), retry(failures), failures + 1),
         };
         slot.insert(said).answer.clone()
+    }
+
+    /// How many records of these topics a group has yet to read, if that is known. As old as an answer may be: it changes
+    /// with every record, and is told in a status.
+    pub async fn lag(&self, address: &BrokerAddress, incarnation: &str, group: &str, topics: &[String]) -> Option<u64> {
+        let known = self.known(address);
+        let mut slots = known.lags.lock().await;
+        slots.retain(|_, said| said.incarnation == incarnation && said.at.elapsed() < said.counts_for);
+        if let Some(said) = slots.get(group) {
+            return said.answer;
+        }
+        let lag = match self.call(address, incarnation, &known, &Request::Lag(group, topics)).await {
+            Ok(Reply::Lag(lag)) => lag,
+            _ => None,
+        };
+        slots.insert(group.to_owned(), Said::new(incarnation, lag, ANSWER_COUNTS, 0));
+        lag
     }
 
     /// What the worker of a connect says of its connectors. It is asked when this start of it was not asked yet, or when
@@ -317,7 +336,9 @@ impl Brokers {
     ) -> Result<Option<TopicState>, Error> {
         match self.call(address, incarnation, &self.known(address), &Request::DescribeTopic(topic, replicas)).await? {
             Reply::Topic(state) => Ok(state),
-            Reply::Done | Reply::Partitions(_) | Reply::Topics(_) => Err(Error::Protocol("an answer without a topic".to_owned())),
+            Reply::Done | Reply::Partitions(_) | Reply::Topics(_) => {
+                Err(Error::Protocol("an answer without a topic".to_owned()))
+            }
         }
     }
 

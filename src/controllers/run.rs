@@ -176,9 +176,7 @@ fn start(
         let connects_run = Controller::for_stream(watched.applied_objects(), connect_store.clone())
             .with_config(config())
             .reconcile_on(news.dependents(connect_store, of_cluster))
-            .reconcile_on(deployments.filter_map(|event| {
-                std::future::ready(event.ok().as_ref().and_then(connect_of))
-            }))
+            .reconcile_on(deployments.filter_map(|event| std::future::ready(event.ok().as_ref().and_then(connect_of))))
             .reconcile_on(futures::stream::unfold(connects_woken, |mut woken| async move {
                 woken.recv().await.map(|next| (next, woken))
             }))

@@ -94,8 +94,7 @@ async fn create_topic(
             return Err(StepError::Moved("the token of the brokers' admin API is not known".to_owned()));
         };
         let node = |ordinal: &u32| names::pod(&sight.cluster, *ordinal);
-        let nodes: Vec<Vec<String>> =
-            assignments.iter().map(|replicas| replicas.iter().map(node).collect()).collect();
+        let nodes: Vec<Vec<String>> = assignments.iter().map(|replicas| replicas.iter().map(node).collect()).collect();
         brokers.create_replicated_topic(address, token, &topic.topic, 1, &nodes).await
     };
     match outcome {

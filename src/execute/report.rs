@@ -12,11 +12,11 @@ use rivven_fsm::{Decision, Reason, connect, topic};
 use chrono::{DateTime, Utc};
 
 use super::status::{conditions, kubernetes_time};
+use crate::api::connect::{ConnectorStatus, ConnectorType};
 use crate::api::{
     BlockedBy, BrokerStatus, PlannedStep, RivvenCluster, RivvenClusterStatus, RivvenConnect, RivvenConnectStatus,
     RivvenTopic, RivvenTopicStatus, VolumeStatus,
 };
-use crate::api::connect::{ConnectorStatus, ConnectorType};
 use crate::names;
 
 /// The status of a cluster.
@@ -191,6 +191,7 @@ pub fn connect(
 
 fn connector(seen: &connect::Observation, state: connect::ConnectorState) -> ConnectorStatus {
     let pod = state.worker.and_then(|worker| seen.worker(worker)?.current());
+    let lag = seen.lags.get(&state.id).copied();
     let report = state.report;
     // The worker starts a connector again after each of its errors.
     let restarts = report.as_ref().map(|report| u32::try_from(report.errors).unwrap_or(u32::MAX));
@@ -211,6 +212,6 @@ fn connector(seen: &connect::Observation, state: connect::ConnectorState) -> Con
         restarts: restarts.zip(pod).map(|(restarts, pod)| restarts.saturating_add(pod.pod.restarts)),
         errors: report.as_ref().map(|report| report.errors),
         last_error: report.and_then(|report| report.last_error),
-        lag: None,
+        lag,
     }
 }

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::DynamicObject;
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, ResourceExt};
-use rivven_fsm::cluster::{Presence, Prerequisite};
+use rivven_fsm::cluster::{Prerequisite, Presence};
 use rivven_fsm::connect::{self as fsm, Connector, NewTopic, Object, Role, Runs, Topics};
 use rivven_fsm::topic::Cluster;
 use rivven_fsm::{Reason, Refusal};
@@ -19,7 +19,8 @@ use tokio::time::Instant;
 use super::live::{presence, value};
 use super::{ObserveError, Observer, SeenSecret, pod};
 use crate::api::RivvenConnect;
-use crate::api::connectors::{SinkConnector, SourceConnector};
+use crate::api::connect::ConnectTopicSettings;
+use crate::api::connectors::{SinkConnector, SourceConnector, SourceTopic};
 use crate::broker::{BrokerAddress, Freshness, Token, topic_config};
 use crate::names;
 use crate::render::connect::translate::{self, SecretData, Translated};
@@ -41,6 +42,8 @@ pub struct ConnectSight {
     pub cluster: String,
     /// The token of the brokers' admin API, where the cluster replicates.
     pub token: Option<Token>,
+    /// The topics that each sink reads.
+    reads: BTreeMap<Connector, Vec<String>>,
 }
 
 /// What a worker's Secret is to hold.
@@ -94,6 +97,7 @@ impl Observer {
                 workers: Vec::new(),
                 health: spec.settings.health.enabled,
                 unmonitored: false,
+                lags: BTreeMap::new(),
             },
             desired: BTreeMap::new(),
             live: BTreeMap::new(),
@@ -101,6 +105,7 @@ impl Observer {
             broker: None,
             cluster: spec.cluster_ref.name.clone(),
             token: None,
+            reads: BTreeMap::new(),
         };
         let o = &sight.observation;
         let can_be = o.deletion.is_none() && o.wish.problems.is_empty() && o.wish.unsupported.is_empty();
@@ -109,7 +114,26 @@ impl Observer {
         }
         let templates = templates(&sight.desired);
         sight.observation.workers = self.workers(connect, &there, &sight.observation.placement.runs, &templates).await;
+        sight.observation.lags = self.lags(connect, &sight).await;
         Ok(sight)
+    }
+
+    /// How far the sinks that run are behind.
+    async fn lags(&self, connect: &RivvenConnect, sight: &ConnectSight) -> BTreeMap<Connector, u64> {
+        let Some((address, incarnation)) = &sight.broker else { return BTreeMap::new() };
+        let running: BTreeSet<Connector> = fsm::states(&sight.observation)
+            .into_iter()
+            .filter(|connector| connector.state == fsm::State::Running)
+            .map(|connector| connector.id)
+            .collect();
+        let mut lags = BTreeMap::new();
+        for sink in connect.spec.sinks.iter().filter(|sink| running.contains(&sink_id(sink))) {
+            let topics = sight.reads.get(&sink_id(sink)).map_or(&[][..], Vec::as_slice);
+            if let Some(lag) = self.brokers.lag(address, incarnation, &sink.consumer_group, topics).await {
+                lags.insert(sink_id(sink), lag);
+            }
+        }
+        lags
     }
 
     /// What is wanted of a connect whose cluster is Ready: its topics, its secrets, who runs what, and the objects.
@@ -126,13 +150,21 @@ impl Observer {
         let topics = self.topics_of(&home, sight).await;
         let tls = self.certificates(connect, &namespace, &mut sight.observation.prerequisites).await?;
         let secrets = self.secrets_of(connect, &namespace).await?;
-        let (translated, refused) = translated(connect, topics.as_deref().ok(), &secrets);
+        let (replicates, brokers) = match sight.observation.cluster {
+            Cluster::Ready { replicates, brokers, .. } => (replicates, brokers),
+            _ => (false, 0),
+        };
+        let exist = topics.as_deref().ok();
+        let rules = TopicRules { exist, settings: &spec.settings.topic, brokers, replicates };
+        let (translated, refused) = translated(connect, &rules, &secrets);
+        let reads = |sink: &SinkConnector| Some((sink_id(sink), topics_of_sink(sink, &rules).ok()?));
+        sight.reads = spec.sinks.iter().filter_map(reads).collect();
         for wanted in &mut sight.observation.wish.connectors {
             wanted.refusal = refused.get(&wanted.id).cloned();
         }
-        sight.observation.topics = match topics {
-            Ok(topics) => Topics::Known { missing: missing_topics(connect, &topics, &translated) },
-            Err(why) => Topics::Unknown { why },
+        sight.observation.topics = match &topics {
+            Ok(_) => Topics::Known { missing: missing_topics(connect, &rules, &translated) },
+            Err(why) => Topics::Unknown { why: why.clone() },
         };
 
         let ledger = self.live_object(&namespace, &name, Object::ConfigMap).await?;
@@ -248,9 +280,9 @@ impl Observer {
         let sources = connect.spec.sources.iter().filter(|s| s.enabled).filter_map(|s| s.config_secret_ref.as_ref());
         let sinks = connect.spec.sinks.iter().filter(|s| s.enabled).filter_map(|s| s.config_secret_ref.as_ref());
         let names: BTreeSet<&String> = sources.chain(sinks).collect();
-        let read = names.into_iter().map(|name| async move {
-            Ok::<_, ObserveError>((name.clone(), self.secret(namespace, name).await?))
-        });
+        let read = names
+            .into_iter()
+            .map(|name| async move { Ok::<_, ObserveError>((name.clone(), self.secret(namespace, name).await?)) });
         Ok(try_join_all(read).await?.into_iter().collect())
     }
 
@@ -477,10 +509,53 @@ fn sink_id(sink: &SinkConnector) -> Connector {
     Connector { role: Role::Sink, name: sink.name.clone() }
 }
 
+/// What topics may be: which exist, whether missing ones are made, and how many copies of one there can be.
+struct TopicRules<'a> {
+    /// `None`: not known.
+    exist: Option<&'a BTreeSet<String>>,
+    settings: &'a ConnectTopicSettings,
+    brokers: u32,
+    replicates: bool,
+}
+
+impl TopicRules<'_> {
+    /// What is to be made, if the topic is missing. `config`: the source's own, which asks for the topic to be made.
+    fn need(&self, topic: &str, config: Option<&SourceTopic>) -> Option<NewTopic> {
+        self.exist.is_some_and(|exist| !exist.contains(topic)).then(|| NewTopic {
+            topic: topic.to_owned(),
+            partitions: config.and_then(|c| c.partitions).unwrap_or(self.settings.default_partitions),
+            replication: config.and_then(|c| c.replication_factor).unwrap_or(self.settings.default_replication_factor),
+        })
+    }
+
+    /// Whether the topic is there, or can be made.
+    fn check(&self, topic: &str, config: Option<&SourceTopic>) -> Result<(), Refusal> {
+        let refused = |reason, message| Err(Refusal { reason, message });
+        if let Err(problem) = topic_config::check_name(topic) {
+            return refused(Reason::ConnectorRefused, format!("topic {topic:?}: {problem}"));
+        }
+        let Some(new) = self.need(topic, config) else { return Ok(()) };
+        let copies = new.replication;
+        if !self.settings.auto_create && config.is_none() {
+            let message = format!("topic {topic} does not exist, and settings.topic.autoCreate is false: create it");
+            return refused(Reason::TopicMissing, message);
+        }
+        if copies > 1 && !self.replicates {
+            let message = format!("topic {topic}: {copies} copies are asked for, and the brokers do not replicate: set 1");
+            return refused(Reason::BrokerCannotReplicate, message);
+        }
+        if copies > self.brokers {
+            let message = format!("topic {topic}: {copies} copies are asked for of {} brokers: set fewer", self.brokers);
+            return refused(Reason::NotEnoughBrokers, message);
+        }
+        Ok(())
+    }
+}
+
 /// Each enabled connector as the worker takes it, or why it is not run.
 fn translated(
     connect: &RivvenConnect,
-    topics: Option<&BTreeSet<String>>,
+    rules: &TopicRules<'_>,
     secrets: &BTreeMap<String, Option<Arc<SecretData>>>,
 ) -> (BTreeMap<Connector, Translated>, BTreeMap<Connector, Refusal>) {
     let spec = &connect.spec;
@@ -495,11 +570,11 @@ fn translated(
         },
     };
     let source = |source: &SourceConnector| {
-        topic_of_source(spec.settings.topic.auto_create, source, topics)?;
+        rules.check(&source.topic, source.topic_config.as_ref())?;
         translate::source(source, &spec.image, secret(source.config_secret_ref.as_ref())?)
     };
     let sink = |sink: &SinkConnector| {
-        let read = topics_of_sink(spec.settings.topic.auto_create, sink, topics)?;
+        let read = topics_of_sink(sink, rules)?;
         translate::sink(sink, &spec.image, &read, secret(sink.config_secret_ref.as_ref())?)
     };
     let sources = spec.sources.iter().filter(|s| s.enabled).map(|s| (source_id(s), source(s)));
@@ -514,50 +589,18 @@ fn translated(
     (translated, refused)
 }
 
-fn legal(topic: &str) -> Result<(), Refusal> {
-    topic_config::check_name(topic)
-        .map_err(|problem| Refusal { reason: Reason::ConnectorRefused, message: format!("topic {topic:?}: {problem}") })
-}
-
-fn topic_missing(topic: &str) -> Refusal {
-    Refusal {
-        reason: Reason::TopicMissing,
-        message: format!("topic {topic} does not exist, and settings.topic.autoCreate is false: create it"),
-    }
-}
-
-fn topic_of_source(
-    auto_create: bool,
-    source: &SourceConnector,
-    topics: Option<&BTreeSet<String>>,
-) -> Result<(), Refusal> {
-    legal(&source.topic)?;
-    let made = auto_create || source.topic_config.is_some();
-    if !made && topics.is_some_and(|topics| !topics.contains(&source.topic)) {
-        return Err(topic_missing(&source.topic));
-    }
-    Ok(())
-}
-
 /// The topics that a sink reads, by name: the worker takes a pattern for a name.
-fn topics_of_sink(
-    auto_create: bool,
-    sink: &SinkConnector,
-    topics: Option<&BTreeSet<String>>,
-) -> Result<Vec<String>, Refusal> {
+fn topics_of_sink(sink: &SinkConnector, rules: &TopicRules<'_>) -> Result<Vec<String>, Refusal> {
     let mut read = BTreeSet::new();
     for wanted in &sink.topics {
         if wanted.contains('*') {
-            read.extend(topics.into_iter().flatten().filter(|topic| matches(wanted, topic)).cloned());
-            continue;
+            read.extend(rules.exist.into_iter().flatten().filter(|topic| matches(wanted, topic)).cloned());
+        } else {
+            rules.check(wanted, None)?;
+            read.insert(wanted.clone());
         }
-        legal(wanted)?;
-        if !auto_create && topics.is_some_and(|topics| !topics.contains(wanted)) {
-            return Err(topic_missing(wanted));
-        }
-        read.insert(wanted.clone());
     }
-    if read.is_empty() && topics.is_some() {
+    if read.is_empty() && rules.exist.is_some() {
         return Err(Refusal {
             reason: Reason::TopicMissing,
             message: format!("topics: no topic matches {}", sink.topics.join(", ")),
@@ -577,32 +620,19 @@ fn matches(pattern: &str, name: &str) -> bool {
 /// The topics that are to be made before the workers start.
 fn missing_topics(
     connect: &RivvenConnect,
-    topics: &BTreeSet<String>,
+    rules: &TopicRules<'_>,
     translated: &BTreeMap<Connector, Translated>,
 ) -> Vec<NewTopic> {
     let spec = &connect.spec;
-    let settings = &spec.settings.topic;
-    let mut missing: BTreeMap<&str, NewTopic> = BTreeMap::new();
-    let need = |topic: &str, partitions: Option<u32>, replication: Option<u32>| -> Option<NewTopic> {
-        (!topics.contains(topic)).then(|| NewTopic {
-            topic: topic.to_owned(),
-            partitions: partitions.unwrap_or(settings.default_partitions),
-            replication: replication.unwrap_or(settings.default_replication_factor),
-        })
-    };
-    for source in spec.sources.iter().filter(|source| translated.contains_key(&source_id(source))) {
-        let config = source.topic_config.as_ref();
-        let topic = need(&source.topic, config.and_then(|c| c.partitions), config.and_then(|c| c.replication_factor));
-        if let Some(topic) = topic {
-            missing.entry(&source.topic).or_insert(topic);
-        }
-    }
-    for sink in spec.sinks.iter().filter(|sink| translated.contains_key(&sink_id(sink))) {
-        for wanted in sink.topics.iter().filter(|topic| !topic.contains('*')) {
-            if let Some(topic) = need(wanted, None, None) {
-                missing.entry(wanted).or_insert(topic);
-            }
-        }
+    let sources = spec.sources.iter().filter(|source| translated.contains_key(&source_id(source)));
+    let sinks = spec.sinks.iter().filter(|sink| translated.contains_key(&sink_id(sink)));
+    let of_sources = sources.filter_map(|source| rules.need(&source.topic, source.topic_config.as_ref()));
+    let read = sinks.flat_map(|sink| sink.topics.iter().filter(|topic| !topic.contains('*')));
+    let of_sinks = read.filter_map(|topic| rules.need(topic, None));
+    let mut missing: BTreeMap<String, NewTopic> = BTreeMap::new();
+    // What the source says of its topic counts before what a sink takes for granted.
+    for topic in of_sources.chain(of_sinks) {
+        missing.entry(topic.topic.clone()).or_insert(topic);
     }
     missing.into_values().collect()
 }

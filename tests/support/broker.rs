@@ -88,7 +88,11 @@ impl Fleet {
     /// The worker of this connector, `source/name`, tells that it fails, or no more.
     pub fn fail(&self, connector: &str, fails: bool) {
         let mut failing = self.0.failing.lock().unwrap();
-        if fails { failing.insert(connector.to_owned()) } else { failing.remove(connector) };
+        if fails {
+            failing.insert(connector.to_owned())
+        } else {
+            failing.remove(connector)
+        };
     }
 
     fn reach(&self, address: &BrokerAddress, port: u16) -> SocketAddr {

@@ -136,8 +136,12 @@ pub fn decide_with(guards: &[Guard<Observation>], o: &Observation, now: DateTime
         }
         Cluster::Ready { .. } => on_cluster(o, now),
     };
-    with_connectors(o, decision)
-        .with_condition(ConditionType::SpecAccepted, true, Reason::Accepted, "the spec is in force")
+    with_connectors(o, decision).with_condition(
+        ConditionType::SpecAccepted,
+        true,
+        Reason::Accepted,
+        "the spec is in force",
+    )
 }
 
 /// The decision for an object that cannot be read as its type.
@@ -183,12 +187,7 @@ fn with_connectors(o: &Observation, decision: Decision<Step>) -> Decision<Step> 
             "every enabled connector can be run",
         )
     } else {
-        decision.with_condition(
-            ConditionType::ConnectorsAccepted,
-            false,
-            Reason::ConnectorRefused,
-            refused.join("; "),
-        )
+        decision.with_condition(ConditionType::ConnectorsAccepted, false, Reason::ConnectorRefused, refused.join("; "))
     };
     if o.unmonitored {
         return decision.with_condition(
@@ -223,10 +222,12 @@ fn on_cluster(o: &Observation, now: DateTime<Utc>) -> Decision<Step> {
     let moving = if served { moving } else { Phase::Provisioning };
     if !steps.is_empty() {
         let reason = if scaling { Reason::WorkersChanging } else { Reason::Applying };
+        // No watch shows a Secret, and the Deployment that takes from it waits for it.
+        let unwatched = steps.iter().any(|step| matches!(step, Step::Apply(Object::Secret(_))));
         return toward(o, moving, reason, format!("{} being brought to what is wanted", what.join(", ")))
             .with_condition(ConditionType::Progressing, true, reason, what.join(", "))
             .with_steps(steps)
-            .look_again_in(Duration::ZERO);
+            .look_again_in(if unwatched { Duration::ZERO } else { SOON });
     }
     let troubles: Vec<(Reason, String)> = o.workers.iter().filter_map(|worker| trouble(worker, now)).collect();
     let waits = waits(o);
@@ -274,9 +275,7 @@ fn nothing_can_run(o: &Observation) -> Option<Decision<Step>> {
     let idle = o.workers.iter().all(|worker| worker.deployment.is_none() && worker.pods.is_empty());
     let first = refusals.first().filter(|_| all && idle)?;
     let words: Vec<&str> = refusals.iter().map(|refusal| refusal.message.as_str()).collect();
-    Some(
-        waiting(o, Phase::waiting(o.recorded), first.reason, words.join("; ")).look_again_in(PREREQUISITE_RETRY),
-    )
+    Some(waiting(o, Phase::waiting(o.recorded), first.reason, words.join("; ")).look_again_in(PREREQUISITE_RETRY))
 }
 
 /// What is to be written now, in order, and what that is for a person.

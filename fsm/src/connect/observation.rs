@@ -238,6 +238,8 @@ pub struct Observation {
     pub health: bool,
     /// A `ServiceMonitor` is asked for, and its CRD is not installed.
     pub unmonitored: bool,
+    /// How many records sinks have yet to read, where that is known. Told, and nothing decided by it.
+    pub lags: BTreeMap<Connector, u64>,
 }
 
 impl Observation {

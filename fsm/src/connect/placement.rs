@@ -36,8 +36,9 @@ pub fn worker_of(connector: &Connector, workers: u32) -> Option<u32> {
 /// FNV-1a over both, mixed at the end so that names that differ in one letter do not go the same way.
 fn weight(connector: &Connector, worker: u32) -> u64 {
     let text = format!("{connector}#{worker}");
-    let hash =
-        text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     hash ^ (hash >> 31)

@@ -108,6 +108,7 @@ impl ConnectWorld {
             workers: Vec::new(),
             health: true,
             unmonitored: false,
+            lags: BTreeMap::new(),
         };
         Self {
             o,

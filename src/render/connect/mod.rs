@@ -176,8 +176,11 @@ fn metadata(input: &Input<'_>, name: &str) -> Value {
 /// at the version that was looked at, so that two who saw different worlds cannot both give it away.
 fn config_map(input: &Input<'_>) -> Value {
     let mut metadata = metadata(input, &names::connect_config(input.name));
-    let ledger: BTreeMap<String, Vec<String>> =
-        input.runs.iter().map(|(index, runs)| (index.to_string(), runs.iter().map(ToString::to_string).collect())).collect();
+    let ledger: BTreeMap<String, Vec<String>> = input
+        .runs
+        .iter()
+        .map(|(index, runs)| (index.to_string(), runs.iter().map(ToString::to_string).collect()))
+        .collect();
     metadata["annotations"] = json!({ names::PLACEMENT: json!(ledger).to_string() });
     let files: BTreeMap<String, &str> =
         input.files.iter().map(|(index, file)| (file.key(*index), file.text.as_str())).collect();
@@ -197,7 +200,8 @@ fn ports(spec: &RivvenConnectSpec) -> Vec<(&'static str, u16)> {
 }
 
 fn service(input: &Input<'_>, ports: &[(&str, u16)]) -> Value {
-    let port = |(name, port): &(&str, u16)| json!({ "name": name, "port": port, "targetPort": name, "protocol": "TCP" });
+    let port =
+        |(name, port): &(&str, u16)| json!({ "name": name, "port": port, "targetPort": name, "protocol": "TCP" });
     json!({
         "apiVersion": "v1",
         "kind": "Service",

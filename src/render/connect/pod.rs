@@ -16,8 +16,7 @@ pub(super) fn template(input: &Input<'_>, index: u32, file: &File) -> Value {
     let spec = input.spec;
     let mut labels = names::connect_labels(input.name);
     labels.insert(names::WORKER.to_owned(), index.to_string());
-    let runs: Vec<String> =
-        input.runs.get(&index).into_iter().flatten().map(ToString::to_string).collect();
+    let runs: Vec<String> = input.runs.get(&index).into_iter().flatten().map(ToString::to_string).collect();
     let mut annotations = json!({ names::CONNECTORS: runs.join(",") });
     if let Some(hash) = input.secrets.get(&index) {
         annotations[names::SECRETS] = json!(hash);

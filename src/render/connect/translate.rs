@@ -22,18 +22,8 @@ pub struct Translated {
 }
 
 /// What the released worker has, built with everything (0.0.22).
-const SOURCES: &[&str] = &[
-    "datagen",
-    "http",
-    "kafka",
-    "mqtt",
-    "mysql-cdc",
-    "postgres-cdc",
-    "pubsub",
-    "rdbc-source",
-    "sqlserver-cdc",
-    "sqs",
-];
+const SOURCES: &[&str] =
+    &["datagen", "http", "kafka", "mqtt", "mysql-cdc", "postgres-cdc", "pubsub", "rdbc-source", "sqlserver-cdc", "sqs"];
 const SINKS: &[&str] = &[
     "azure-blob",
     "bigquery",
@@ -80,7 +70,9 @@ pub fn source(source: &SourceConnector, image: &str, secret: Option<&SecretData>
     let cdc = matches!(source.connector.as_str(), "postgres-cdc" | "mysql-cdc");
     if let Some(pattern) = &source.topic_routing {
         if !cdc {
-            return Err(refusal("topicRouting: the worker routes the records of postgres-cdc and mysql-cdc only; take it out"));
+            return Err(refusal(
+                "topicRouting: the worker routes the records of postgres-cdc and mysql-cdc only; take it out",
+            ));
         }
         routing(pattern)?;
         typed.insert("topic_routing".to_owned(), json!(pattern));
@@ -105,9 +97,10 @@ pub fn source(source: &SourceConnector, image: &str, secret: Option<&SecretData>
     if source.connector == "postgres-cdc" {
         whole(&config)?;
     }
-    let topic_config = source.topic_config.as_ref().map(|topic| {
-        json!({ "partitions": topic.partitions, "replication_factor": topic.replication_factor })
-    });
+    let topic_config = source
+        .topic_config
+        .as_ref()
+        .map(|topic| json!({ "partitions": topic.partitions, "replication_factor": topic.replication_factor }));
     let mut entry: Node = json!({ "connector": source.connector, "topic": source.topic }).into();
     if let Some(topic_config) = topic_config {
         entry.put(&["topic_config"], topic_config.into());
@@ -139,7 +132,9 @@ pub fn sink(
         StartOffset::Latest => "latest",
         StartOffset::Earliest => "earliest",
         StartOffset::Timestamp => {
-            return Err(not_yet("startOffset: timestamp needs a time, for which there is no field; set earliest or latest"));
+            return Err(not_yet(
+                "startOffset: timestamp needs a time, for which there is no field; set earliest or latest",
+            ));
         }
     };
     let mut entry: Node = json!({
@@ -191,7 +186,9 @@ fn table_names(tables: &[Table]) -> Result<Vec<String>, Refusal> {
                 if field == "topic" { " and set topicRouting" } else { "" }
             )));
         }
-        names.push(table.schema.as_ref().map_or_else(|| table.table.clone(), |schema| format!("{schema}.{}", table.table)));
+        names.push(
+            table.schema.as_ref().map_or_else(|| table.table.clone(), |schema| format!("{schema}.{}", table.table)),
+        );
     }
     Ok(names)
 }
@@ -204,7 +201,9 @@ fn source_fields(source: &SourceConnector, typed: &mut Map<String, Value>) -> Re
     };
     if let Some(cdc) = &source.postgres_cdc {
         if cdc.decoding_plugin.as_ref().is_some_and(|plugin| plugin != "pgoutput") {
-            return Err(refusal("postgresCdc.decodingPlugin: the worker decodes pgoutput only; set it, or take it out"));
+            return Err(refusal(
+                "postgresCdc.decodingPlugin: the worker decodes pgoutput only; set it, or take it out",
+            ));
         }
         set("slot_name", json!(cdc.slot_name));
         set("publication_name", json!(cdc.publication));
@@ -238,7 +237,9 @@ fn sink_fields(sink: &SinkConnector, typed: &mut Map<String, Value>) -> Result<(
         }
     };
     if sink.elasticsearch.is_some() {
-        return Err(refusal("elasticsearch: the worker has no such connector; an image of your own may have one by `config`"));
+        return Err(refusal(
+            "elasticsearch: the worker has no such connector; an image of your own may have one by `config`",
+        ));
     }
     if sink.connector == "stdout" {
         // Its log is read by programs.
@@ -337,7 +338,9 @@ fn ends_by_itself(source: &SourceConnector, config: &Node) -> Result<(), Refusal
         "mysql-cdc" if set(&["snapshot", "mode"]) == "initial_only" => "mysqlCdc.snapshotMode initial_only",
         _ => return Ok(()),
     };
-    Err(not_yet(format!("{field}: sources that end by themselves are not supported by this release of the operator; take it out")))
+    Err(not_yet(format!(
+        "{field}: sources that end by themselves are not supported by this release of the operator; take it out"
+    )))
 }
 
 fn source_needs(connector: &str) -> &'static [&'static str] {
@@ -362,14 +365,16 @@ fn required(config: &Node, keys: &[&str]) -> Result<(), Refusal> {
     if lacks.is_empty() {
         return Ok(());
     }
-    Err(refusal(format!("{} is missing: give it in config, or in the Secret that configSecretRef names", lacks.join(", "))))
+    Err(refusal(format!(
+        "{} is missing: give it in config, or in the Secret that configSecretRef names",
+        lacks.join(", ")
+    )))
 }
 
 /// A wrong value of `postgres-cdc` ends the whole worker, and every connector on it, at its start (observed on 0.0.22).
 fn whole(config: &Node) -> Result<(), Refusal> {
     let text = |value: &Value, most: usize| value.as_str().is_some_and(|t| !t.is_empty() && t.chars().count() <= most);
-    let number =
-        |value: &Value, most: u64| value.as_u64().is_some_and(|number| (1..=most).contains(&number));
+    let number = |value: &Value, most: u64| value.as_u64().is_some_and(|number| (1..=most).contains(&number));
     let texts = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(Value::is_string));
     type Rule<'a> = (&'a str, &'a dyn Fn(&Value) -> bool, &'a str);
     let rules: [Rule<'_>; 15] = [

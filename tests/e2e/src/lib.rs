@@ -16,7 +16,9 @@ use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
-use rivven_operator::api::{Phase, RivvenCluster, RivvenClusterStatus, RivvenConnect, RivvenConnectStatus, RivvenTopic};
+use rivven_operator::api::{
+    Phase, RivvenCluster, RivvenClusterStatus, RivvenConnect, RivvenConnectStatus, RivvenTopic,
+};
 use rivven_operator::names;
 use serde_json::{Value, json};
 
@@ -144,8 +146,10 @@ impl Place {
         so: impl Fn(&RivvenConnectStatus) -> bool,
     ) -> Result<RivvenConnectStatus> {
         let api = self.api::<RivvenConnect>();
-        wait::until(&format!("connect {name}"), || async { Ok(api.get(name).await?.status.filter(|status| so(status))) })
-            .await
+        wait::until(&format!("connect {name}"), || async {
+            Ok(api.get(name).await?.status.filter(|status| so(status)))
+        })
+        .await
     }
 
     /// Changes the spec of a cluster.

@@ -85,7 +85,11 @@ async fn every_generated_record_comes_out_of_the_sink() -> Result<()> {
     wait::until("200 records", || async { Ok((records(&place, "events", 3).await? >= 200).then_some(())) }).await?;
     place.pipeline_changed("in", source(false), |status| is_ready(status) && status.connectors.is_empty()).await?;
     let pods = worker_pods(&place, "in").await?;
-    ensure!(pods.is_empty(), "a worker without connectors does not exist: {:?}", pods.first().map(ResourceExt::name_any));
+    ensure!(
+        pods.is_empty(),
+        "a worker without connectors does not exist: {:?}",
+        pods.first().map(ResourceExt::name_any)
+    );
 
     let sent = records(&place, "events", 3).await?;
     let pod = worker_pods(&place, "out").await?.first().context("a worker")?.name_any();
@@ -138,9 +142,7 @@ async fn workers_are_scaled_while_data_flows_and_no_connector_is_active_twice() 
     place.cluster("one", json!({})).await?;
     place.cluster_is("one", Phase::Ready).await?;
     let topics: Vec<String> = (0..6).map(|nth| format!("t{nth}")).collect();
-    let source = |topic: &String| {
-        json!({ "name": topic, "connector": "datagen", "topic": topic, "datagen": { "pattern": "sequence", "eventsPerSecond": 10 } })
-    };
+    let source = |topic: &String| json!({ "name": topic, "connector": "datagen", "topic": topic, "datagen": { "pattern": "sequence", "eventsPerSecond": 10 } });
     let sources: Vec<Value> = topics.iter().map(source).collect();
     place.pipeline("p", "one", json!({ "replicas": 1, "sources": sources })).await?;
     place.pipeline_says("p", is_ready).await?;
@@ -251,7 +253,8 @@ async fn what_is_polled_is_posted_with_a_secret_that_survives_and_a_broken_conne
     let secrets = place.api::<Secret>();
     let secret = |name: &str, data: Value| json!({ "metadata": { "name": name }, "stringData": data });
     let hook = secret("hook", json!({ "auth.type": "bearer", "auth.token": token }));
-    let login = secret("login", json!({ "host": "nowhere.invalid", "database": "d", "user": "u", "password": "hunter2" }));
+    let login =
+        secret("login", json!({ "host": "nowhere.invalid", "database": "d", "user": "u", "password": "hunter2" }));
     for object in [hook, login] {
         secrets.create(&PostParams::default(), &serde_json::from_value(object)?).await?;
     }
@@ -293,7 +296,11 @@ async fn what_is_polled_is_posted_with_a_secret_that_survives_and_a_broken_conne
     // No secret anywhere but in Secrets.
     for map in place.api::<ConfigMap>().list(&ListParams::default()).await?.items {
         let text = serde_json::to_string(&map)?;
-        ensure!(!text.contains("hunter2") && !text.contains("q\\\\\\\"uo"), "a secret is in ConfigMap {}", map.name_any());
+        ensure!(
+            !text.contains("hunter2") && !text.contains("q\\\\\\\"uo"),
+            "a secret is in ConfigMap {}",
+            map.name_any()
+        );
     }
     for deployment in place.api::<Deployment>().list(&ListParams::default()).await?.items {
         ensure!(!serde_json::to_string(&deployment)?.contains("hunter2"), "a secret is in a Deployment");

@@ -41,6 +41,21 @@ pub const TOKEN_KEY: &str = "token";
 /// Name of the brokers' container.
 pub const CONTAINER: &str = "rivven";
 
+/// Label: the connect an object belongs to.
+pub const CONNECT: &str = "rivven.io/connect";
+/// Label: the number of a worker.
+pub const WORKER: &str = "rivven.io/worker";
+/// Annotation of a worker's pod: which connectors it runs.
+pub const CONNECTORS: &str = "rivven.io/connectors";
+/// Annotation of a worker's pod: hash of the template that it was made from.
+pub const TEMPLATE: &str = "rivven.io/template";
+/// Annotation of a worker's pod: salted hash of the secrets that it takes from the environment.
+pub const SECRETS: &str = "rivven.io/secrets";
+/// Annotation of a connect's ConfigMap, the ledger: which worker may run which connectors, as JSON.
+pub const PLACEMENT: &str = "rivven.io/placement";
+/// Key of a worker's Secret that is no variable: what the hash of the variables is salted with.
+pub const SALT_KEY: &str = "salt";
+
 /// Client protocol.
 pub const CLIENT_PORT: u16 = 9292;
 /// Broker to broker.
@@ -133,21 +148,6 @@ pub fn labels(cluster: &str) -> BTreeMap<String, String> {
     labels.insert(CLUSTER.to_owned(), cluster.to_owned());
     labels
 }
-
-/// Label: the connect an object belongs to.
-pub const CONNECT: &str = "rivven.io/connect";
-/// Label: the number of a worker.
-pub const WORKER: &str = "rivven.io/worker";
-/// Annotation of a worker's pod: which connectors it runs.
-pub const CONNECTORS: &str = "rivven.io/connectors";
-/// Annotation of a worker's pod: hash of the template that it was made from.
-pub const TEMPLATE: &str = "rivven.io/template";
-/// Annotation of a worker's pod: salted hash of the secrets that it takes from the environment.
-pub const SECRETS: &str = "rivven.io/secrets";
-/// Annotation of a connect's ConfigMap, the ledger: which worker may run which connectors, as JSON.
-pub const PLACEMENT: &str = "rivven.io/placement";
-/// Key of a worker's Secret that is no variable: what the hash of the variables is salted with.
-pub const SALT_KEY: &str = "salt";
 
 /// The stem of the names of a connect, its Service, its `ServiceMonitor` and its first worker.
 pub fn connect(connect: &str) -> String {

@@ -668,8 +668,9 @@ fn a_connect_waits_for_what_is_not_its_own() {
     }
     let paused = a_connect(|o| (o.paused, o.objects[0].1) = (true, cluster::Presence::Drifted));
     let decision = connect::decide(&paused, now());
-    assert_eq!((decision.phase, decision.reason), (rivven_fsm::Phase::Ready, Reason::Paused));
+    assert_eq!((decision.phase, decision.reason), (rivven_fsm::Phase::Degraded, Reason::Paused));
     assert!(decision.steps.is_empty());
+    assert_eq!(connect::decide(&a_connect(|o| o.paused = true), now()).reason, Reason::AsWanted);
     let unmonitored = connect::decide(&a_connect(|o| o.unmonitored = true), now());
     let condition = unmonitored.condition(rivven_fsm::ConditionType::Monitored).unwrap();
     assert_eq!(condition.reason, Reason::NoServiceMonitors);

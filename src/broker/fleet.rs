@@ -336,9 +336,7 @@ impl Brokers {
     ) -> Result<Option<TopicState>, Error> {
         match self.call(address, incarnation, &self.known(address), &Request::DescribeTopic(topic, replicas)).await? {
             Reply::Topic(state) => Ok(state),
-            Reply::Done | Reply::Partitions(_) | Reply::Topics(_) => {
-                Err(Error::Protocol("an answer without a topic".to_owned()))
-            }
+            _ => Err(Error::Protocol("an answer without a topic".to_owned())),
         }
     }
 

@@ -541,11 +541,13 @@ impl TopicRules<'_> {
             return refused(Reason::TopicMissing, message);
         }
         if copies > 1 && !self.replicates {
-            let message = format!("topic {topic}: {copies} copies are asked for, and the brokers do not replicate: set 1");
+            let message =
+                format!("topic {topic}: {copies} copies are asked for, and the brokers do not replicate: set 1");
             return refused(Reason::BrokerCannotReplicate, message);
         }
         if copies > self.brokers {
-            let message = format!("topic {topic}: {copies} copies are asked for of {} brokers: set fewer", self.brokers);
+            let message =
+                format!("topic {topic}: {copies} copies are asked for of {} brokers: set fewer", self.brokers);
             return refused(Reason::NotEnoughBrokers, message);
         }
         Ok(())

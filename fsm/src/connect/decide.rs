@@ -131,9 +131,7 @@ pub fn decide_with(guards: &[Guard<Observation>], o: &Observation, now: DateTime
         ),
         Cluster::Terminating => waiting(o, stuck, Reason::ClusterTerminating, "the cluster is being deleted"),
         Cluster::NotReady { phase } => waiting(o, stuck, Reason::ClusterNotReady, format!("the cluster is {phase}")),
-        Cluster::Ready { .. } if o.paused => {
-            waiting(o, o.recorded.unwrap_or(Phase::Pending), Reason::Paused, "reconciliation is paused")
-        }
+        Cluster::Ready { .. } if o.paused => paused(o, now),
         Cluster::Ready { .. } => on_cluster(o, now),
     };
     with_connectors(o, decision).with_condition(
@@ -155,6 +153,18 @@ pub fn step_failed(decided: &Decision<Step>, step: &Step, error: &str) -> Decisi
     let target = if stays { decided.phase } else { Phase::Degraded };
     let reason = if matches!(step, Step::CreateTopic { .. }) { Reason::BrokerRefused } else { Reason::StepFailed };
     decided.failed(Kind::Connect, target, reason, format!("{} failed: {error}", step.name()))
+}
+
+/// Paused: nothing is written but the truth about what is seen.
+fn paused(o: &Observation, now: DateTime<Utc>) -> Decision<Step> {
+    let message = "reconciliation is paused";
+    let decision = on_cluster(o, now);
+    let decision = if decision.steps.is_empty() {
+        decision
+    } else {
+        waiting(o, Phase::waiting(o.recorded), Reason::Paused, format!("{message}; not applied: {}", decision.message))
+    };
+    decision.with_condition(ConditionType::Progressing, false, Reason::Paused, message)
 }
 
 fn toward(o: &Observation, target: Phase, reason: Reason, message: impl Into<String>) -> Decision<Step> {

@@ -51,6 +51,21 @@ pub const AUTHORITIES_KEY: &str = "ca.crt";
 /// Name of the brokers' container.
 pub const CONTAINER: &str = "rivven";
 
+/// Label: the connect an object belongs to.
+pub const CONNECT: &str = "rivven.io/connect";
+/// Label: the number of a worker.
+pub const WORKER: &str = "rivven.io/worker";
+/// Annotation of a worker's pod: which connectors it runs.
+pub const CONNECTORS: &str = "rivven.io/connectors";
+/// Annotation of a worker's pod: hash of the template that it was made from.
+pub const TEMPLATE: &str = "rivven.io/template";
+/// Annotation of a worker's pod: salted hash of the secrets that it takes from the environment.
+pub const SECRETS: &str = "rivven.io/secrets";
+/// Annotation of a connect's ConfigMap, the ledger: which worker may run which connectors, as JSON.
+pub const PLACEMENT: &str = "rivven.io/placement";
+/// Key of a worker's Secret that is no variable: what the hash of the variables is salted with.
+pub const SALT_KEY: &str = "salt";
+
 /// Client protocol.
 pub const CLIENT_PORT: u16 = 9292;
 /// Broker to broker.
@@ -169,5 +184,40 @@ pub fn labels(cluster: &str) -> BTreeMap<String, String> {
     let mut labels = selector(cluster);
     labels.insert(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned());
     labels.insert(CLUSTER.to_owned(), cluster.to_owned());
+    labels
+}
+
+/// The stem of the names of a connect, its Service, its `ServiceMonitor` and its first worker.
+pub fn connect(connect: &str) -> String {
+    format!("rivven-connect-{connect}")
+}
+
+/// Deployment of a worker, and the Secret of its variables.
+pub fn worker(connect: &str, index: u32) -> String {
+    if index == 0 { self::connect(connect) } else { format!("rivven-connect-{connect}-w{index}") }
+}
+
+/// The workers' files.
+pub fn connect_config(connect: &str) -> String {
+    format!("rivven-connect-{connect}-config")
+}
+
+/// What selects the workers of a connect.
+pub fn connect_selector(connect: &str) -> BTreeMap<String, String> {
+    [
+        ("app.kubernetes.io/name", "rivven-connect"),
+        ("app.kubernetes.io/instance", connect),
+        ("app.kubernetes.io/component", "worker"),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .collect()
+}
+
+/// Labels of every object of a connect.
+pub fn connect_labels(connect: &str) -> BTreeMap<String, String> {
+    let mut labels = connect_selector(connect);
+    labels.insert(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned());
+    labels.insert(CONNECT.to_owned(), connect.to_owned());
     labels
 }

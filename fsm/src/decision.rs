@@ -22,6 +22,10 @@ pub enum ConditionType {
     AclsApplied,
     /// The brokers' certificate can be used, and will be for a while.
     CertificateValid,
+    /// Every enabled connector is one that the workers can run.
+    ConnectorsAccepted,
+    /// What Prometheus needs to find the pods is there.
+    Monitored,
 }
 
 impl ConditionType {
@@ -35,6 +39,8 @@ impl ConditionType {
             Self::DowntimeExpected => "DowntimeExpected",
             Self::AclsApplied => "AclsApplied",
             Self::CertificateValid => "CertificateValid",
+            Self::ConnectorsAccepted => "ConnectorsAccepted",
+            Self::Monitored => "Monitored",
         }
     }
 }

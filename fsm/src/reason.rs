@@ -204,6 +204,27 @@ reasons! {
     TopicKept => "Nothing to do; set `deleteOnRemove: true` before deletion to delete the topic too.",
     /// The topic was deleted on the broker.
     TopicDeleted => "Nothing to do. A released broker keeps the files: a topic made again under the name brings old records back.",
+    /// Workers are starting.
+    WorkersStarting => "Wait; `kubectl get pods` shows how far they are. The condition changes when one fails.",
+    /// Workers are being added or taken away.
+    WorkersChanging => "Wait; the message names the workers.",
+    /// A connector waits until it has stopped on the worker it ran on.
+    ConnectorMoving => "Wait; if it lasts, the old worker's pod does not go: see the node it is on.",
+    /// A worker that ran is not ready.
+    WorkerNotReady => "See the pod of the worker that the message names; Kubernetes starts it again.",
+    /// The worker ended, and the kubelet starts it again.
+    WorkerExited => "Nothing to do if it stays up. The message has its exit code and its last log lines.",
+    /// A connector failed a short while ago. Its worker starts it again, waiting up to a minute each time.
+    ConnectorFailing => "See the worker's words in the message, and its log; correct the connector or what it connects to. The annotation `rivven.io/restarted-at` starts the workers anew.",
+    /// The worker cannot do what a connector asks for, or something it needs is missing. The other connectors run.
+    ConnectorRefused => "See the message for the connector and the field, and correct it, or use an image whose worker can.",
+    /// Workers could not be asked how their connectors are.
+    ConnectorsUnknown => "Check that the operator may reach the workers' health port (NetworkPolicy, mesh).",
+    /// A topic that a connector needs does not exist, and is not to be created.
+    TopicMissing => "Create the topic, or set `settings.topic.autoCreate: true`; for a pattern, create a topic that it matches.",
+    /// A `ServiceMonitor` is asked for, and this Kubernetes does not have that kind.
+    NoServiceMonitors => "Install the Prometheus operator, or set `settings.metrics.serviceMonitor: false`.",
+
     /// Access rules are written, but this broker version does not enforce them.
     NotSupportedByBroker => "Use a broker version that enforces access rules, and fence the brokers by NetworkPolicy meanwhile.",
 }

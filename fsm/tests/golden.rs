@@ -5,12 +5,13 @@ mod common;
 use std::fmt::{Debug, Write};
 use std::path::Path;
 
+use common::connects::{Actor, ConnectWorld, connector, ready_cluster};
 use common::now;
 use common::topics::TopicWorld;
 use common::world::{ACTORS, SIZE, World};
 use rivven_fsm::cluster::storage::quantity;
 use rivven_fsm::cluster::{Candidate, ReclaimPolicy, Step, Wish, admit};
-use rivven_fsm::{Decision, topic};
+use rivven_fsm::{Decision, Phase, Reason, Refusal, topic};
 
 #[derive(Default)]
 struct Trace {
@@ -289,4 +290,60 @@ fn life_of_a_topic() {
     trace.topic(&mut world, 5);
     assert!(world.gone && world.there.is_none());
     trace.is_golden("topic.txt");
+}
+
+impl Trace {
+    fn connect(&mut self, world: &mut ConnectWorld, rounds: usize) {
+        for _ in 0..rounds {
+            if world.gone {
+                self.happens("the object is gone");
+                return;
+            }
+            let decision = world.operate(false);
+            assert!(decision.is_ok(), "{decision:?}");
+            if let Ok(decision) = decision {
+                self.look(&decision);
+            }
+            for worker in 0..3 {
+                for actor in [Actor::Controller(worker), Actor::ReplicaSet(worker), Actor::Kubelet(worker)] {
+                    assert!(world.act(actor).is_ok());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn life_of_a_connect() {
+    let (mut trace, mut world) = (Trace::default(), ConnectWorld::new(1, &["a", "b", "c"]));
+    trace.happens("three sources on one worker");
+    trace.connect(&mut world, 8);
+    trace.happens("two workers are asked for");
+    world.o.wish.replicas = 2;
+    trace.connect(&mut world, 8);
+    trace.happens("one connector fails, and heals");
+    world.failing.insert(connector("b"));
+    trace.connect(&mut world, 2);
+    world.failing.clear();
+    trace.connect(&mut world, 1);
+    trace.happens("the worker is asked for something that it lacks");
+    let refusal =
+        Refusal { reason: Reason::ConnectorRefused, message: "tables: the worker has no columnMasks".to_owned() };
+    world.o.wish.connectors[2].refusal = Some(refusal);
+    trace.connect(&mut world, 6);
+    world.o.wish.connectors[2].refusal = None;
+    trace.connect(&mut world, 6);
+    trace.happens("one worker again");
+    world.o.wish.replicas = 1;
+    trace.connect(&mut world, 8);
+    trace.happens("the cluster is upgraded");
+    world.o.cluster = topic::Cluster::NotReady { phase: Phase::Upgrading };
+    trace.connect(&mut world, 2);
+    world.o.cluster = ready_cluster();
+    trace.connect(&mut world, 2);
+    trace.happens("the object is deleted");
+    world.o.deletion = Some(now());
+    trace.connect(&mut world, 6);
+    assert!(world.gone);
+    trace.is_golden("connect.txt");
 }

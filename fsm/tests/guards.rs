@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use common::connects::ConnectWorld;
 use common::{State, cluster, clustered, knows, members, now, partition, standalone};
-use rivven_fsm::cluster::formation;
+use rivven_fsm::cluster::{self, formation};
 use rivven_fsm::cluster::{
     Answer, Broker, Candidate, Capabilities, Certificate, Container, External, Leadership, Membership, Move, Object,
     Observation, Partitions, Plan, Prerequisite, Presence, Step, Wish, admission, decide,
@@ -17,7 +18,7 @@ use rivven_fsm::cluster::{
 use rivven_fsm::cluster::{rollout, scale};
 use rivven_fsm::guard::Guard;
 use rivven_fsm::window::Window;
-use rivven_fsm::{ConditionStatus, ConditionType, Decision, Phase, Reason, topic};
+use rivven_fsm::{ConditionStatus, ConditionType, Decision, Phase, Reason, connect, topic};
 
 /// The guards but one.
 fn without<O>(guards: &[Guard<O>], reason: Reason) -> Vec<Guard<O>> {
@@ -685,12 +686,14 @@ fn oracle_20_no_guard_of_any_list_is_taken_out_unseen() {
     each_guard_on_a_bootstrap_is_missed_when_it_is_taken_out();
     each_guard_on_scaling_is_missed_when_it_is_taken_out();
     each_guard_on_a_topic_is_missed_when_it_is_taken_out();
+    each_guard_on_a_connect_is_missed_when_it_is_taken_out();
     let lengths = [
         admission::GUARDS.len(),
         rollout::GUARDS.len(),
         formation::GUARDS.len(),
         scale::GUARDS.len(),
         topic::decide::GUARDS.len(),
+        connect::decide::GUARDS.len(),
     ];
     println!("oracle 20: guards killed: {}/{}", KILLED.get(), lengths.iter().sum::<usize>());
     assert_eq!(KILLED.get(), lengths.iter().sum::<usize>());
@@ -701,8 +704,104 @@ fn oracle_20_no_guard_of_any_list_is_taken_out_unseen() {
     );
 }
 
+fn a_connect(change: impl FnOnce(&mut connect::Observation)) -> connect::Observation {
+    let mut world = ConnectWorld::new(2, &["a", "b", "c"]);
+    assert!(world.settle().is_ok());
+    world.look();
+    change(&mut world.o);
+    world.o
+}
+
+#[test]
+fn each_guard_on_a_connect_is_missed_when_it_is_taken_out() {
+    let certificates = |present| Prerequisite { what: "Secret certs".to_owned(), present };
+    let foreign = cluster::Presence::Foreign { owner: "Deployment other".to_owned() };
+    let cases = [
+        (Reason::InvalidSpec, a_connect(|o| o.wish.problems = vec!["sources: the name a is there twice".to_owned()])),
+        (Reason::NotSupportedByOperator, a_connect(|o| o.wish.unsupported = vec!["tls.issuerRef: no".to_owned()])),
+        (Reason::PrerequisiteMissing, a_connect(|o| o.prerequisites = vec![certificates(Some(false))])),
+        (Reason::PrerequisiteMissing, a_connect(|o| o.prerequisites = vec![certificates(None)])),
+        (Reason::NameCollision, a_connect(|o| o.objects[0].1 = foreign)),
+    ];
+    let passing = a_connect(|_| {});
+    assert_eq!(connect::decide(&passing, now()).reason, Reason::AsWanted);
+    let outcome = |guards: &[Guard<connect::Observation>], o: &connect::Observation| -> Decision<connect::Step> {
+        connect::decide::decide_with(guards, o, now())
+    };
+    every_guard_is_missed("connect", connect::decide::GUARDS, &cases, &passing, outcome);
+}
+
+#[test]
+fn a_connect_waits_for_what_is_not_its_own() {
+    for (cluster, reason) in [
+        (topic::Cluster::Missing, Reason::ClusterNotFound),
+        (topic::Cluster::NotAllowed, Reason::NamespaceNotAllowed),
+        (topic::Cluster::Terminating, Reason::ClusterTerminating),
+        (topic::Cluster::NotReady { phase: rivven_fsm::Phase::Degraded }, Reason::ClusterNotReady),
+    ] {
+        let mut observed = a_connect(|o| o.cluster = cluster);
+        for (recorded, phase) in [(None, rivven_fsm::Phase::Pending), (observed.recorded, rivven_fsm::Phase::Degraded)]
+        {
+            observed.recorded = recorded;
+            let decision = connect::decide(&observed, now());
+            assert_eq!((decision.phase, decision.reason), (phase, reason));
+            assert!(decision.steps.is_empty(), "workers that run are left as they are");
+        }
+    }
+    let paused = a_connect(|o| (o.paused, o.objects[0].1) = (true, cluster::Presence::Drifted));
+    let decision = connect::decide(&paused, now());
+    assert_eq!((decision.phase, decision.reason), (rivven_fsm::Phase::Degraded, Reason::Paused));
+    assert!(decision.steps.is_empty());
+    assert_eq!(connect::decide(&a_connect(|o| o.paused = true), now()).reason, Reason::AsWanted);
+    let unmonitored = connect::decide(&a_connect(|o| o.unmonitored = true), now());
+    let condition = unmonitored.condition(rivven_fsm::ConditionType::Monitored).unwrap();
+    assert_eq!(condition.reason, Reason::NoServiceMonitors);
+}
+
+#[test]
+fn a_worker_in_trouble_is_told_apart() {
+    let crashed = |reason: &str, container: Container| {
+        a_connect(|o| {
+            let pod = &mut o.workers[0].pods[0].pod;
+            (pod.ready, pod.container) = (false, container);
+            let exit = cluster::LastExit { code: 1, reason: reason.to_owned(), log: "invalid config".to_owned() };
+            pod.last_exit = Some(exit);
+        })
+    };
+    let waiting = Container::Waiting { reason: "CrashLoopBackOff".to_owned(), message: String::new() };
+    for (observed, reason) in [
+        (crashed("Error", waiting), Reason::CrashLoop),
+        (crashed("Error", Container::Terminated), Reason::WorkerExited),
+        (crashed("OOMKilled", Container::Terminated), Reason::OutOfMemory),
+        (a_connect(|o| o.workers[0].pods[0].pod.ready = false), Reason::WorkerNotReady),
+        (
+            a_connect(|o| o.workers[0].answer = connect::Answer::Silent { why: "reset".to_owned() }),
+            Reason::ConnectorsUnknown,
+        ),
+    ] {
+        let decision = connect::decide(&observed, now());
+        assert_eq!((decision.phase, decision.reason), (rivven_fsm::Phase::Degraded, reason));
+    }
+}
+
+#[test]
+fn workers_that_do_not_go_hold_no_deletion_up() {
+    let mut observed = a_connect(|o| o.deletion = Some(now()));
+    for worker in &mut observed.workers {
+        worker.deployment.as_mut().unwrap().deleting = true;
+    }
+    let decision = connect::decide(&observed, now());
+    assert_eq!(decision.blocked_by[0].reason, Reason::WaitingForDeletion);
+    assert!(decision.steps.is_empty());
+    let later = now() + connect::RELEASE_AFTER;
+    assert_eq!(connect::decide(&observed, later).steps, [connect::Step::RemoveFinalizer]);
+}
+
 /// Reasons that nothing here says, and why they exist.
-const RESERVED: [(Reason, &str); 1] = [(Reason::NameTooLong, "said where specs are read, before a decision")];
+const RESERVED: [(Reason, &str); 2] = [
+    (Reason::NameTooLong, "said where specs are read, before a decision"),
+    (Reason::TopicMissing, "said where connectors are translated, of one of them"),
+];
 
 #[test]
 fn every_reason_is_said_by_something() {
@@ -716,7 +815,7 @@ fn every_reason_is_said_by_something() {
         include_str!("../src/cluster/scale.rs"),
         include_str!("../src/cluster/storage.rs"),
         include_str!("../src/cluster/teardown.rs"),
-        include_str!("../src/connect/mod.rs"),
+        include_str!("../src/connect/decide.rs"),
         include_str!("../src/decision.rs"),
         include_str!("../src/topic/decide.rs"),
     ]

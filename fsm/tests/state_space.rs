@@ -6,6 +6,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use chrono::Duration;
+use common::connects::{Actor, ConnectWorld};
 use common::{
     State, broker, claim, cluster, cluster_holds, members, now, partition, partition_classes, phases, refusal, said,
     sound,
@@ -530,30 +531,84 @@ fn a_topic_has_no_undefined_state_and_no_dead_end() {
     assert!(visited >= 1_000_000, "{visited} is too few");
 }
 
+/// Worlds of one connect, each as it is after so many turns, with what may be wrong with it.
+fn connects() -> Vec<connect::Observation> {
+    let mut all = Vec::new();
+    for replicas in 0..=2 {
+        for turns in 0..12 {
+            let mut world = ConnectWorld::new(replicas, &["a", "b", "c"]);
+            for turn in 0..turns {
+                assert!(world.operate(false).is_ok());
+                let worker = turn % 2;
+                for actor in [Actor::Controller(worker), Actor::ReplicaSet(worker), Actor::Kubelet(worker)] {
+                    assert!(world.act(actor).is_ok());
+                }
+                if turn == 6 {
+                    world.o.wish.replicas = (replicas + 1) % 3;
+                }
+            }
+            world.look();
+            all.push(world.o);
+        }
+    }
+    all
+}
+
 #[test]
 fn a_connect_has_no_undefined_state_and_no_dead_end() {
-    let mut visited = 0;
-    for cluster in clusters() {
-        for deleting in [true, false] {
-            for problems in [Vec::new(), vec!["sources: twice".to_owned()]] {
-                for recorded in phases() {
-                    let o = connect::Observation {
-                        recorded,
-                        deleting,
-                        problems: problems.clone(),
-                        cluster: cluster.clone(),
-                    };
-                    let decision = connect::decide(&o, now());
-                    assert_eq!(decision, connect::decide(&o, now()));
-                    sound(Kind::Connect, recorded, deleting, &decision).unwrap();
-                    assert!(deleting || !decision.blocked_by.is_empty(), "a dead end: {o:?}");
-                    visited += 1;
+    let mut visited = 0_u64;
+    let topics = [
+        connect::Topics::NotAsked,
+        connect::Topics::Unknown { why: "reset".to_owned() },
+        connect::Topics::Known { missing: Vec::new() },
+    ];
+    for base in connects() {
+        for cluster in clusters() {
+            for bits in 0..256_u32 {
+                let bit = |nth: u32| bits & (1 << nth) > 0;
+                let mut o = base.clone();
+                o.cluster = cluster.clone();
+                o.deletion = bit(0).then(now);
+                o.finalizer = bit(1);
+                o.paused = bit(2);
+                if bit(3) {
+                    o.wish.problems = vec!["sources: twice".to_owned()];
+                }
+                if bit(4) {
+                    let message = "no such connector".to_owned();
+                    o.wish.connectors[0].refusal =
+                        Some(rivven_fsm::Refusal { reason: Reason::ConnectorRefused, message });
+                }
+                if bit(5) {
+                    let what = "Secret certs".to_owned();
+                    o.prerequisites = vec![cluster::Prerequisite { what, present: (!bit(6)).then_some(false) }];
+                }
+                if bit(7) {
+                    o.objects.push((connect::Object::Service, presence(OBJECTS[bits as usize % OBJECTS.len()])));
+                }
+                for topics in &topics {
+                    o.topics = topics.clone();
+                    o.recorded = None;
+                    let erased = connect::decide(&o, now());
+                    for recorded in phases() {
+                        o.recorded = recorded;
+                        let decision = connect::decide(&o, now());
+                        sound(Kind::Connect, recorded, o.deletion.is_some(), &decision)
+                            .unwrap_or_else(|what| panic!("{what}\n{o:#?}\n{decision:#?}"));
+                        assert_eq!(decision.steps, erased.steps, "{o:#?}");
+                        let rests = matches!(decision.phase, Phase::Ready | Phase::Degraded);
+                        let goes_on = !decision.steps.is_empty() || !decision.blocked_by.is_empty();
+                        let ends = o.deletion.is_some() && !o.finalizer;
+                        let on_the_way = decision.requeue.is_some();
+                        assert!(rests || goes_on || ends || on_the_way, "a dead end: {o:#?}\n{decision:#?}");
+                        visited += 1;
+                    }
                 }
             }
         }
     }
     println!("connect: states visited: {visited}");
-    assert!(visited >= 200, "{visited} is too few");
+    assert!(visited >= 200_000, "{visited} is too few");
 }
 
 #[test]

@@ -270,19 +270,22 @@ pub struct ConnectorStatus {
     /// Source or sink.
     #[serde(rename = "type")]
     pub type_: ConnectorType,
-    /// Its state.
+    /// Its state: `Running`, `Failing`, `Waiting`, `Refused` or `Unknown`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+    /// Why it is not running, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// Pod that runs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker: Option<String>,
-    /// Errors so far.
+    /// Errors since its worker started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errors: Option<u64>,
     /// The last error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
-    /// How often it was started again.
+    /// How often it was started again, by its worker or with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restarts: Option<u32>,
     /// Records that a sink has yet to read.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::Toleration;
+use k8s_openapi::api::core::v1::{ResourceRequirements, Toleration};
 use kube::ResourceExt;
 use rivven_fsm::window::Window;
 use rivven_fsm::{cluster, topic};
@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::cluster::MaintenanceWindow;
 use super::quantity::{bytes, nanos};
 use super::security::AuthMechanism;
-use super::{RivvenClusterSpec, RivvenTopic};
+use super::{RivvenClusterSpec, RivvenConnectSpec, RivvenTopic};
 use crate::broker::topic_config;
 
 /// Environment variables that the operator sets itself.
@@ -20,6 +20,8 @@ const RESERVED_ENV: &str = "RIVVEN_";
 const RESERVED_LABELS: &str = "rivven.io/";
 /// The longest name for which every derived name fits: `rivven-{name}-{hash}` in a label of 63 characters.
 const CLUSTER_NAME_LIMIT: usize = 45;
+/// The longest name for which every derived name fits: `rivven-connect-{name}-w99` as a label, and a Service.
+const CONNECT_NAME_LIMIT: usize = 42;
 
 impl RivvenClusterSpec {
     /// What this spec asks for.
@@ -140,15 +142,7 @@ impl RivvenClusterSpec {
         let mut problems = Vec::new();
         let own = crate::names::labels(cluster);
         for (field, map) in [("podLabels", &self.pod_labels), ("nodeSelector", &self.node_selector)] {
-            problems.extend(
-                map.keys()
-                    .filter(|key| !is_label_key(key))
-                    .map(|key| format!("{field}: {key:?} is no name of a label")),
-            );
-            let values = map.iter().filter(|(_, value)| !is_label_value(value));
-            problems.extend(
-                values.map(|(key, value)| format!("{field}: {value:?}, the value of {key}, is no value of a label")),
-            );
+            problems.extend(label_problems(field, map));
         }
         problems.extend(no_annotations("podAnnotations", &self.pod_annotations));
         let reserved = self.pod_labels.keys().filter(|key| own.contains_key(*key) || key.starts_with(RESERVED_LABELS));
@@ -160,10 +154,8 @@ impl RivvenClusterSpec {
                 .filter(|v| !is_variable(&v.name))
                 .map(|v| format!("env: {:?} is no name of a variable", v.name)),
         );
-        problems.extend(self.resource_problems());
-        problems.extend(self.tolerations.iter().enumerate().filter_map(|(index, toleration)| {
-            toleration_problem(toleration).map(|problem| format!("tolerations[{index}]: {problem}"))
-        }));
+        problems.extend(resource_problems(self.resources.as_ref()));
+        problems.extend(toleration_problems(&self.tolerations));
         let mut seen = BTreeSet::new();
         for (index, spread) in self.topology_spread_constraints.iter().enumerate() {
             let what = if spread.max_skew < 1 {
@@ -201,45 +193,6 @@ impl RivvenClusterSpec {
         problems
     }
 
-    fn resource_problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let Some(resources) = &self.resources else { return problems };
-        for (list, quantities) in [("requests", &resources.requests), ("limits", &resources.limits)] {
-            for (resource, quantity) in quantities.iter().flatten() {
-                let is_standard = is_standard_resource(resource);
-                if !(is_standard
-                    || resource.starts_with("hugepages-")
-                    || resource.contains('/') && is_label_key(resource))
-                {
-                    problems.push(format!("resources.{list}: {resource:?} is no resource of a container"));
-                }
-                let value = nanos(&quantity.0);
-                if !is_standard && value.is_some_and(|value| value % 1_000_000_000 != 0) {
-                    problems.push(format!("resources.{list}.{resource}: {:?} is not a whole number", quantity.0));
-                }
-                if value.is_none_or(|value| value < 0) {
-                    problems.push(format!(
-                        "resources.{list}.{resource}: {:?} is not a quantity; write one such as 500m or 2Gi",
-                        quantity.0
-                    ));
-                }
-            }
-        }
-        for (resource, request) in resources.requests.iter().flatten() {
-            let limit = resources.limits.as_ref().and_then(|limits| limits.get(resource));
-            let (limit, request) = (limit.and_then(|limit| nanos(&limit.0)), nanos(&request.0));
-            if limit.zip(request).is_some_and(|(limit, request)| request > limit) {
-                problems
-                    .push(format!("resources.requests.{resource}: is more than resources.limits.{resource}; lower it"));
-            } else if !is_standard_resource(resource) && limit != request {
-                problems.push(format!(
-                    "resources.requests.{resource}: such a resource needs a limit that equals the request"
-                ));
-            }
-        }
-        problems
-    }
-
     /// What is asked for that this release of the operator does not do yet.
     fn unsupported(&self) -> Vec<String> {
         let asked = [(self.metrics.service_monitor, "metrics.serviceMonitor")];
@@ -264,6 +217,58 @@ impl RivvenClusterSpec {
 fn is_tag(text: &str) -> bool {
     let starts = |c: char| c.is_ascii_alphanumeric() || c == '_';
     text.len() <= 128 && text.starts_with(starts) && text.chars().all(|c| starts(c) || matches!(c, '.' | '-'))
+}
+
+/// Kubernetes' rules for requests and limits.
+fn resource_problems(resources: Option<&ResourceRequirements>) -> Vec<String> {
+    let mut problems = Vec::new();
+    let Some(resources) = resources else { return problems };
+    for (list, quantities) in [("requests", &resources.requests), ("limits", &resources.limits)] {
+        for (resource, quantity) in quantities.iter().flatten() {
+            let is_standard = is_standard_resource(resource);
+            if !(is_standard || resource.starts_with("hugepages-") || resource.contains('/') && is_label_key(resource))
+            {
+                problems.push(format!("resources.{list}: {resource:?} is no resource of a container"));
+            }
+            let value = nanos(&quantity.0);
+            if !is_standard && value.is_some_and(|value| value % 1_000_000_000 != 0) {
+                problems.push(format!("resources.{list}.{resource}: {:?} is not a whole number", quantity.0));
+            }
+            if value.is_none_or(|value| value < 0) {
+                problems.push(format!(
+                    "resources.{list}.{resource}: {:?} is not a quantity; write one such as 500m or 2Gi",
+                    quantity.0
+                ));
+            }
+        }
+    }
+    for (resource, request) in resources.requests.iter().flatten() {
+        let limit = resources.limits.as_ref().and_then(|limits| limits.get(resource));
+        let (limit, request) = (limit.and_then(|limit| nanos(&limit.0)), nanos(&request.0));
+        if limit.zip(request).is_some_and(|(limit, request)| request > limit) {
+            problems.push(format!("resources.requests.{resource}: is more than resources.limits.{resource}; lower it"));
+        } else if !is_standard_resource(resource) && limit != request {
+            problems
+                .push(format!("resources.requests.{resource}: such a resource needs a limit that equals the request"));
+        }
+    }
+    problems
+}
+
+/// Kubernetes' rules for names and values of labels.
+fn label_problems(field: &str, map: &BTreeMap<String, String>) -> Vec<String> {
+    let keys = map.keys().filter(|key| !is_label_key(key));
+    let values = map.iter().filter(|(_, value)| !is_label_value(value));
+    keys.map(|key| format!("{field}: {key:?} is no name of a label"))
+        .chain(values.map(|(key, value)| format!("{field}: {value:?}, the value of {key}, is no value of a label")))
+        .collect()
+}
+
+fn toleration_problems(tolerations: &[Toleration]) -> Vec<String> {
+    let problem = |(index, toleration): (usize, &Toleration)| {
+        toleration_problem(toleration).map(|problem| format!("tolerations[{index}]: {problem}"))
+    };
+    tolerations.iter().enumerate().filter_map(problem).collect()
 }
 
 /// A resource of which a pod may get more than it asks for.
@@ -317,6 +322,68 @@ fn is_label_key(key: &str) -> bool {
     !name.is_empty()
         && is_label_value(name)
         && prefix.is_none_or(|prefix| prefix.len() <= 253 && prefix.split('.').all(is_part))
+}
+
+impl RivvenConnectSpec {
+    /// What is wrong with this spec as a whole. What is wrong with one connector is said where it is translated.
+    pub fn problems(&self, name: &str) -> Vec<String> {
+        let mut problems = Vec::new();
+        if name.len() > CONNECT_NAME_LIMIT {
+            problems.push(format!("metadata.name: has {} characters and may have {CONNECT_NAME_LIMIT}; create the connect under a shorter name", name.len()));
+        }
+        if name.contains('.') {
+            problems.push(
+                "metadata.name: has a dot, which no Service name may have; create the connect under another name"
+                    .to_owned(),
+            );
+        }
+        if self.replicas > 99 {
+            problems.push(format!("replicas: {} is more than 99", self.replicas));
+        }
+        let sources = self.sources.iter().map(|source| ("sources", source.name.as_str()));
+        let mut seen = BTreeSet::new();
+        for (field, name) in sources.chain(self.sinks.iter().map(|sink| ("sinks", sink.name.as_str()))) {
+            if !seen.insert((field, name)) {
+                problems.push(format!("{field}: the name {name} is there twice"));
+            }
+            if !is_connector_name(name) {
+                problems.push(format!("{field}: {name:?} is no name of a connector"));
+            }
+        }
+        if self.tls.enabled && self.tls.cert_secret_name.is_none() && self.tls.issuer_ref.is_none() {
+            problems.push("tls.enabled: needs tls.certSecretName".to_owned());
+        }
+        let (health, metrics) = (&self.settings.health, &self.settings.metrics);
+        if health.enabled && metrics.enabled && health.port == metrics.port {
+            problems.push(format!("settings.metrics.port: {} is the health port too; set another", metrics.port));
+        }
+        if self.settings.retry.initial_backoff_ms > self.settings.retry.max_backoff_ms {
+            problems.push("settings.retry.initialBackoffMs: is more than maxBackoffMs; lower it".to_owned());
+        }
+        problems.extend(label_problems("nodeSelector", &self.node_selector));
+        problems.extend(resource_problems(self.resources.as_ref()));
+        problems.extend(toleration_problems(&self.tolerations));
+        problems
+    }
+
+    /// What is asked for that this release of the operator does not do yet.
+    pub fn unsupported(&self) -> Vec<String> {
+        let asked = [
+            (self.tls.issuer_ref.is_some(), "tls.issuerRef"),
+            (self.tls.client_ca_secret_name.is_some(), "tls.clientCaSecretName"),
+        ];
+        let field = |(asked, field): (bool, &str)| {
+            asked.then(|| format!("{field}: not supported by this release of the operator; take it out"))
+        };
+        asked.into_iter().filter_map(field).collect()
+    }
+}
+
+/// The schema's rule for the name of a connector.
+fn is_connector_name(name: &str) -> bool {
+    let edge = |c: char| c.is_ascii_alphanumeric();
+    let inner = |c: char| edge(c) || matches!(c, '.' | '_' | '-');
+    (1..=63).contains(&name.len()) && name.chars().all(inner) && name.starts_with(edge) && name.ends_with(edge)
 }
 
 impl RivvenTopic {

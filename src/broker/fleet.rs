@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rivven_fsm::cluster::partitions::{ELSEWHERE, Partition};
 use rivven_fsm::cluster::{Answer, Membership, Partitions};
+use rivven_fsm::connect;
 use rivven_protocol::TopicMetadata;
 use serde_json::json;
 use tokio::time::Instant;
@@ -16,6 +17,7 @@ use super::http::{self, Member};
 use super::session::{Reply, Request, Session, TopicState, limited};
 use super::token::Token;
 use super::topic_config;
+use super::worker::Workers;
 
 /// How long an answer counts. Readiness is the kubelet's to watch and reaches the operator through the pod; the broker
 /// itself is asked once after each start, and then this seldom, to notice one that is up and no longer well.
@@ -62,6 +64,7 @@ struct Shared {
     access: Access,
     observer: CallObserver,
     known: Mutex<HashMap<BrokerAddress, Arc<Known>>>,
+    workers: Workers,
 }
 
 /// The locks are held while the broker is asked, so that many who want to know ask once.
@@ -69,6 +72,9 @@ struct Shared {
 struct Known {
     itself: tokio::sync::Mutex<Option<Said<Answer>>>,
     partitions: tokio::sync::Mutex<Option<Said<Partitions>>>,
+    topics: tokio::sync::Mutex<Option<Said<Result<Arc<BTreeSet<String>>, String>>>>,
+    /// By group.
+    lags: tokio::sync::Mutex<HashMap<String, Said<Option<u64>>>>,
     session: tokio::sync::Mutex<Option<Session>>,
 }
 
@@ -111,7 +117,7 @@ impl Brokers {
 
     /// The same, with every call told to `observer`.
     pub fn observed(access: Access, observer: CallObserver) -> Self {
-        Self { shared: Arc::new(Shared { access, observer, known: Mutex::default() }) }
+        Self { shared: Arc::new(Shared { access, observer, known: Mutex::default(), workers: Workers::default() }) }
     }
 
     /// Takes answers as given, as if this start of the broker had just given them: for measuring without brokers.
@@ -163,7 +169,7 @@ impl Brokers {
                 let counts_for = if partitions.trouble().is_some() { RECENT } else { ANSWER_COUNTS };
                 Said::new(incarnation, partitions, counts_for, 0)
             }
-            Ok(Reply::Done | Reply::Topic(_)) => {
+            Ok(Reply::Done | Reply::Topic(_) | Reply::Topics(_) | Reply::Lag(_)) => {
                 let why = "an answer without partitions".to_owned();
                 Said::new(incarnation, Partitions::Unknown { why }, retry(failures), failures + 1)
             }
@@ -172,6 +178,59 @@ impl Brokers {
             }
         };
         slot.insert(said).answer.clone()
+    }
+
+    /// The names of all topics, or why they are not known.
+    pub async fn topics(
+        &self,
+        address: &BrokerAddress,
+        incarnation: &str,
+        freshness: Freshness,
+    ) -> Result<Arc<BTreeSet<String>>, String> {
+        let known = self.known(address);
+        let mut slot = known.topics.lock().await;
+        let failures = match of(slot.as_ref(), incarnation) {
+            Some(said) if said.counts(freshness) => return said.answer.clone(),
+            Some(said) => said.failures,
+            None => 0,
+        };
+        let said = match self.call(address, incarnation, &known, &Request::ListTopics).await {
+            Ok(Reply::Topics(topics)) => {
+                Said::new(incarnation, Ok(Arc::new(topics.into_iter().collect())), ANSWER_COUNTS, 0)
+            }
+            Ok(_) => Said::new(incarnation, Err("an answer without topics".to_owned()), retry(failures), failures + 1),
+            Err(error) => Said::new(incarnation, Err(words(&error)), retry(failures), failures + 1),
+        };
+        slot.insert(said).answer.clone()
+    }
+
+    /// How many records of these topics a group has yet to read, if that is known. As old as an answer may be: it changes
+    /// with every record, and is told in a status.
+    pub async fn lag(&self, address: &BrokerAddress, incarnation: &str, group: &str, topics: &[String]) -> Option<u64> {
+        let known = self.known(address);
+        let mut slots = known.lags.lock().await;
+        slots.retain(|_, said| said.incarnation == incarnation && said.at.elapsed() < said.counts_for);
+        if let Some(said) = slots.get(group) {
+            return said.answer;
+        }
+        let lag = match self.call(address, incarnation, &known, &Request::Lag(group, topics)).await {
+            Ok(Reply::Lag(lag)) => lag,
+            _ => None,
+        };
+        slots.insert(group.to_owned(), Said::new(incarnation, lag, ANSWER_COUNTS, 0));
+        lag
+    }
+
+    /// What the worker of a connect says of its connectors. It is asked when this start of it was not asked yet, or when
+    /// the answer is old.
+    pub async fn worker(&self, address: &BrokerAddress, worker: &str, incarnation: &str) -> connect::Answer {
+        let ask = || self.timed("worker_health", http::worker_health(&self.shared.access, address));
+        self.shared.workers.ask(&address.namespace, worker, incarnation, ask).await
+    }
+
+    /// Forgets the workers of a connect.
+    pub fn forget_workers(&self, namespace: &str, is_one: impl Fn(&str) -> bool) {
+        self.shared.workers.forget(namespace, is_one);
     }
 
     async fn question(
@@ -263,6 +322,7 @@ impl Brokers {
             let known = self.known(address);
             *known.itself.lock().await = None;
             *known.partitions.lock().await = None;
+            *known.topics.lock().await = None;
         }
     }
 
@@ -276,7 +336,7 @@ impl Brokers {
     ) -> Result<Option<TopicState>, Error> {
         match self.call(address, incarnation, &self.known(address), &Request::DescribeTopic(topic, replicas)).await? {
             Reply::Topic(state) => Ok(state),
-            Reply::Done | Reply::Partitions(_) => Err(Error::Protocol("an answer without a topic".to_owned())),
+            _ => Err(Error::Protocol("an answer without a topic".to_owned())),
         }
     }
 
@@ -288,7 +348,10 @@ impl Brokers {
         topic: &str,
         partitions: u32,
     ) -> Result<(), Error> {
-        self.call(address, incarnation, &self.known(address), &Request::CreateTopic(topic, partitions)).await.map(drop)
+        let known = self.known(address);
+        let outcome = self.call(address, incarnation, &known, &Request::CreateTopic(topic, partitions)).await.map(drop);
+        *known.topics.lock().await = None;
+        outcome
     }
 
     /// Creates a topic whose partitions have their replicas where `assignments` says, by node id, the leader first. Only
@@ -313,7 +376,9 @@ impl Brokers {
             },
             "partition_assignments": assignments,
         } });
-        self.timed("create_topic", http::propose(&self.shared.access, address, token, &command)).await
+        let outcome = self.timed("create_topic", http::propose(&self.shared.access, address, token, &command)).await;
+        *self.known(address).topics.lock().await = None;
+        outcome
     }
 
     /// What the broker said when it was last asked, if this start of it was asked.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::access::{Access, BrokerAddress};
 use super::error::Error;
 use super::token::Token;
+use super::worker::WorkerHealth;
 
 /// How long a call may take, with connecting.
 pub(super) const LIMIT: Duration = Duration::from_secs(2);
@@ -47,6 +48,12 @@ fn parse_health(status: u16, body: &[u8]) -> Result<Health, Error> {
     let body: HealthBody =
         serde_json::from_slice(body).map_err(|error| Error::Protocol(format!("/health: {error}")))?;
     Ok(Health { ok: status == 200 && body.status == "healthy", node_id: body.node_id_str, leader: body.is_leader })
+}
+
+/// What a worker's `/health` says of its connectors. It answers 503 for ever (observed on 0.0.22): only the body counts.
+pub(super) async fn worker_health(access: &Access, address: &BrokerAddress) -> Result<WorkerHealth, Error> {
+    let (_, body) = get(access, address, "/health").await?;
+    serde_json::from_slice(&body).map_err(|error| Error::Protocol(format!("/health of a worker: {error}")))
 }
 
 /// The version that `/metrics` reports in `rivven_info`.

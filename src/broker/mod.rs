@@ -9,6 +9,7 @@ mod session;
 pub mod tls;
 mod token;
 pub mod topic_config;
+mod worker;
 
 pub use access::{Access, BrokerAddress};
 pub use capabilities::{capabilities, capabilities_of};

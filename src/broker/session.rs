@@ -40,6 +40,9 @@ pub(super) enum Request<'a> {
     /// The topic, and whether its replicas are asked for.
     DescribeTopic(&'a str, bool),
     DescribePartitions,
+    ListTopics,
+    /// The group, and the topics of which it is asked how far it is behind.
+    Lag(&'a str, &'a [String]),
     CreateTopic(&'a str, u32),
     GrowTopic(&'a str, u32),
     AlterTopic(&'a str, &'a BTreeMap<String, String>),
@@ -53,6 +56,8 @@ impl Request<'_> {
             Self::Ping => "ping",
             Self::DescribeTopic(..) => "describe_topic",
             Self::DescribePartitions => "describe_partitions",
+            Self::ListTopics => "list_topics",
+            Self::Lag(..) => "group_lag",
             Self::CreateTopic(..) => "create_topic",
             Self::GrowTopic(..) => "create_partitions",
             Self::AlterTopic(..) => "alter_topic_config",
@@ -62,7 +67,10 @@ impl Request<'_> {
 
     /// Whether sending it twice is sending it once.
     pub(super) const fn is_read(&self) -> bool {
-        matches!(self, Self::Ping | Self::DescribeTopic(..) | Self::DescribePartitions)
+        matches!(
+            self,
+            Self::Ping | Self::DescribeTopic(..) | Self::DescribePartitions | Self::ListTopics | Self::Lag(..)
+        )
     }
 }
 
@@ -70,6 +78,10 @@ impl Request<'_> {
 pub(super) enum Reply {
     Done,
     Topic(Option<TopicState>),
+    /// The names of all topics.
+    Topics(Vec<String>),
+    /// How many records a group has yet to read, if it ever committed.
+    Lag(Option<u64>),
     /// Each topic with its `min.insync.replicas`.
     Partitions(Vec<(TopicMetadata, u32)>),
 }
@@ -113,6 +125,13 @@ impl Session {
                 return self.describe_topic(topic, replicas).await.map(Reply::Topic);
             }
             Request::DescribePartitions => return self.describe_partitions().await.map(Reply::Partitions),
+            Request::Lag(group, topics) => return self.lag(group, topics).await.map(Reply::Lag),
+            Request::ListTopics => {
+                return match self.exchange(Wire::ListTopics).await? {
+                    Response::Topics { topics } => Ok(Reply::Topics(topics)),
+                    other => Err(unexpected("list_topics", &other)),
+                };
+            }
             Request::Ping => (Wire::Ping, |answer| matches!(answer, Response::Pong)),
             Request::CreateTopic(topic, partitions) => {
                 (Wire::CreateTopic { name: topic.to_owned(), partitions: Some(partitions) }, |answer| {
@@ -160,6 +179,29 @@ impl Session {
             None
         };
         Ok(Some(TopicState { partitions, replication, config }))
+    }
+
+    /// By the offsets that the group committed: of a partition without one nobody knows where reading began.
+    async fn lag(&mut self, group: &str, topics: &[String]) -> Result<Option<u64>, Error> {
+        let described = self.exchange(Wire::DescribeGroup { consumer_group: group.to_owned() }).await;
+        let mut offsets = match described {
+            Ok(Response::GroupDescription { offsets, .. }) => offsets,
+            Ok(other) => return Err(unexpected("describe_group", &other)),
+            Err(Error::Refused { words, .. }) if words.starts_with("Consumer group") => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut lag = None;
+        for topic in topics {
+            for (partition, committed) in offsets.remove(topic).into_iter().flatten() {
+                match self.exchange(Wire::GetOffsetBounds { topic: topic.clone(), partition }).await? {
+                    Response::OffsetBounds { latest, .. } => {
+                        *lag.get_or_insert(0) += latest.saturating_sub(committed);
+                    }
+                    other => return Err(unexpected("offset_bounds", &other)),
+                }
+            }
+        }
+        Ok(lag)
     }
 
     async fn metadata(&mut self, topics: Vec<String>) -> Result<Vec<TopicMetadata>, Error> {

@@ -1,17 +1,18 @@
-//! One reconcile of a connect: observe, decide, record.
+//! One reconcile of a connect: observe, decide, execute.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use kube::Resource;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
-use rivven_fsm::Kind;
-use rivven_fsm::connect::{decide, malformed};
+use kube::{Resource, ResourceExt};
+use rivven_fsm::connect::{Step, decide, malformed, step_failed};
+use rivven_fsm::{Decision, Kind};
 
 use super::context::{Context, ReconcileError};
 use crate::api::{RivvenConnect, RivvenConnectStatus};
-use crate::execute::report;
+use crate::execute::{StepError, report};
+use crate::observe::ConnectSight;
 
 const KIND: Kind = Kind::Connect;
 
@@ -33,17 +34,57 @@ pub(super) async fn reconcile(
             return Ok(ctx.next(KIND, &invalid.metadata, &decision, began));
         }
     };
-    let seen = ctx.observer.connect(connect);
-    let decision = decide(&seen, ctx.now());
+    let sight = ctx.observer.connect(connect).await?;
+    let decision = decide(&sight.observation, ctx.now());
+    let mut connect = connect.clone();
+    let uid = connect.uid().unwrap_or_default();
+    let fault = ctx.faults.standing(&uid, &decision);
+    match &fault {
+        None => record(&ctx, &mut connect, &sight, &decision).await?,
+        Some(fault) => {
+            let failed = step_failed(&decision, &decision.steps[fault.step], &fault.error);
+            record(&ctx, &mut connect, &sight, &failed).await?;
+            if !fault.wait.is_zero() {
+                return Ok(Action::requeue(fault.wait));
+            }
+        }
+    }
+    let connect = &mut connect;
+    for (index, step) in decision.steps.iter().enumerate() {
+        let outcome = ctx.executor.connect_step(connect, &sight, ctx.observer.brokers(), step).await;
+        ctx.tell_step(KIND, connect, step.name(), &outcome).await;
+        if let Err(error) = outcome {
+            if error.is_fault() {
+                ctx.faults.note(&uid, &decision, index, error.to_string());
+                let failed = step_failed(&decision, step, &error.to_string());
+                record(&ctx, connect, &sight, &failed).await?;
+            }
+            return Err(error.into());
+        }
+    }
+    if fault.is_some() {
+        record(&ctx, connect, &sight, &decision).await?;
+    }
+    Ok(ctx.next(KIND, connect.meta(), &decision, began))
+}
+
+async fn record(
+    ctx: &Context,
+    connect: &mut RivvenConnect,
+    sight: &ConnectSight,
+    decision: &Decision<Step>,
+) -> Result<(), StepError> {
     let none = RivvenConnectStatus::default();
     let before = connect.status.as_ref().unwrap_or(&none);
-    let after = report::connect(connect, &decision, ctx.now());
+    let after = report::connect(connect, &sight.observation, decision, ctx.now());
     let written = ctx.executor.write_status::<RivvenConnect>(connect.meta(), before, &after).await?;
     if let Some(written) = written {
         ctx.wrote(&written);
-        ctx.tell(KIND, connect, seen.recorded, &decision).await;
+        connect.metadata = written;
+        connect.status = Some(after);
+        ctx.tell(KIND, connect, sight.observation.recorded, decision).await;
     }
-    Ok(ctx.next(KIND, connect.meta(), &decision, began))
+    Ok(())
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the signature is kube's")]

@@ -109,6 +109,10 @@ impl Context {
         if let (Kind::Cluster, Some(namespace), Some(name)) = (kind, &meta.namespace, &meta.name) {
             self.observer.brokers().forget(namespace, |pod| names::ordinal(name, pod).is_some());
         }
+        if let (Kind::Connect, Some(namespace), Some(name)) = (kind, &meta.namespace, &meta.name) {
+            let is_one = |worker: &str| (0..=99).any(|index| names::worker(name, index) == worker);
+            self.observer.brokers().forget_workers(namespace, is_one);
+        }
         if let Some(uid) = &meta.uid {
             self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
             self.backoffs.reset(uid);

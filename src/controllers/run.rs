@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::context::Context;
-use super::watches::{ClusterNews, Scope, clusters, refers, rivals};
+use super::watches::{ClusterNews, Scope, clusters, connect_of, refers, rivals};
 use super::{cluster, connect, topic};
 use crate::api::{RivvenConnect, RivvenTopic};
 use crate::observe::Caches;
@@ -66,23 +66,35 @@ fn start(
     health: &Health,
     stop: &Stop,
 ) -> Start {
+    let (woken, connects_woken) = mpsc::unbounded_channel::<ObjectRef<DeserializeGuard<RivvenConnect>>>();
     macro_rules! owned {
         ($field:ident) => {{
             let (store, events) = scope.owned(client, &caches.progress);
             caches.$field.add(scope.0.clone(), store);
             events
         }};
+        // Of these, connects have some too.
+        ($field:ident, shared) => {{
+            let woken = woken.clone();
+            owned!($field).inspect(move |event| {
+                if let Some(connect) = event.as_ref().ok().and_then(connect_of) {
+                    // The receiver lives as long as the controllers.
+                    let _ = woken.send(connect);
+                }
+            })
+        }};
     }
     let stateful_sets = owned!(stateful_sets);
-    let services = owned!(services);
-    let config_maps = owned!(config_maps);
+    let services = owned!(services, shared);
+    let config_maps = owned!(config_maps, shared);
+    let deployments = owned!(deployments);
     let budgets = owned!(budgets);
     let policies = owned!(policies);
     let ingresses = owned!(ingresses);
     let claims = owned!(claims);
     let pods = {
         let news = news.clone();
-        owned!(pods).inspect(move |event| {
+        owned!(pods, shared).inspect(move |event| {
             if let Ok(pod) = event {
                 news.pod(pod);
             }
@@ -166,6 +178,10 @@ fn start(
         let connects_run = Controller::for_stream(watched.applied_objects(), connect_store.clone())
             .with_config(config())
             .reconcile_on(news.dependents(connect_store, of_cluster))
+            .reconcile_on(deployments.filter_map(|event| std::future::ready(event.ok().as_ref().and_then(connect_of))))
+            .reconcile_on(futures::stream::unfold(connects_woken, |mut woken| async move {
+                woken.recv().await.map(|next| (next, woken))
+            }))
             .graceful_shutdown_on(stopped(stop))
             .run(connect::reconcile, connect::back_off, ctx);
 

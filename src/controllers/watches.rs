@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::broadcast;
 use tracing::warn;
 
-use crate::api::{RivvenCluster, RivvenTopic};
+use crate::api::{RivvenCluster, RivvenConnect, RivvenTopic};
 use crate::names;
 use crate::observe::caches::Progress;
 use crate::observe::pod::incarnation;
@@ -111,6 +111,14 @@ pub(super) fn clusters<K: Resource<DynamicType = ()>>(
     events: impl Stream<Item = Result<K, watcher::Error>> + Send + 'static,
 ) -> impl Stream<Item = ObjectRef<DeserializeGuard<RivvenCluster>>> + Send + 'static {
     events.filter_map(|event| std::future::ready(event.ok().as_ref().and_then(cluster_of)))
+}
+
+/// The connect that an object of ours belongs to, by its label.
+pub(super) fn connect_of<K: Resource<DynamicType = ()>>(
+    object: &K,
+) -> Option<ObjectRef<DeserializeGuard<RivvenConnect>>> {
+    let connect = object.labels().get(names::CONNECT)?;
+    Some(ObjectRef::new(connect).within(object.namespace().as_deref()?))
 }
 
 /// Tells those who refer to clusters when something that matters to them changed: phase, identity, or the start of the

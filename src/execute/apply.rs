@@ -44,7 +44,21 @@ pub(crate) async fn create(client: &Client, desired: &Value, secret: Option<Valu
 /// Replaces the live object by the desired one. The `resourceVersion` is the one it was compared at: a stale read is
 /// answered with 409 and writes nothing.
 pub(crate) async fn replace(client: &Client, desired: &Value, live: &Value) -> Result<(), StepError> {
-    let object = parse(&merged(desired, live))?;
+    replace_with(client, desired, live, None).await
+}
+
+/// As [`replace()`], with what a Secret is to hold.
+pub(crate) async fn replace_with(
+    client: &Client,
+    desired: &Value,
+    live: &Value,
+    secret: Option<Value>,
+) -> Result<(), StepError> {
+    let mut object = merged(desired, live);
+    if let Some(secret) = secret {
+        object["stringData"] = secret;
+    }
+    let object = parse(&object)?;
     let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
     api_of(client, desired)?.replace(&object.name_any(), &params, &object).await?;
     Ok(())

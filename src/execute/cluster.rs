@@ -171,7 +171,7 @@ impl Executor {
     }
 
     /// Deletes this very object and no other of its name.
-    async fn delete<K>(
+    pub(super) async fn delete<K>(
         &self,
         namespace: &str,
         name: &str,
@@ -219,7 +219,7 @@ impl Executor {
                 Ok(format!("{} {name} brought back to what is wanted", object.kind()))
             }
             None if object == Object::AuthSecret => {
-                apply::create(&self.client, desired, Some(json!({ names::TOKEN_KEY: token()? }))).await?;
+                apply::create(&self.client, desired, Some(json!({ names::TOKEN_KEY: random_hex()? }))).await?;
                 Ok(format!("Secret {name} created"))
             }
             None => {
@@ -320,11 +320,11 @@ async fn elect_leaders(
     Ok(())
 }
 
-/// A new token for the admin API of the brokers.
-fn token() -> Result<String, StepError> {
+/// A new token for the admin API of the brokers, or whatever else nobody is to guess.
+pub(super) fn random_hex() -> Result<String, StepError> {
     use std::fmt::Write;
     let mut bytes = [0_u8; TOKEN_BYTES];
-    getrandom::fill(&mut bytes).map_err(|error| StepError::Internal(format!("no randomness for a token: {error}")))?;
+    getrandom::fill(&mut bytes).map_err(|error| StepError::Internal(format!("no randomness: {error}")))?;
     Ok(bytes.iter().fold(String::with_capacity(2 * TOKEN_BYTES), |mut hex, byte| {
         let _ = write!(hex, "{byte:02x}");
         hex

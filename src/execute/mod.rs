@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 mod cluster;
+mod connect;
 mod error;
 mod events;
 pub mod report;

@@ -12,6 +12,7 @@ use rivven_fsm::{Decision, Reason, connect, topic};
 use chrono::{DateTime, Utc};
 
 use super::status::{conditions, kubernetes_time};
+use crate::api::connect::{ConnectorStatus, ConnectorType};
 use crate::api::{
     BlockedBy, BrokerStatus, PlannedStep, RivvenCluster, RivvenClusterStatus, RivvenConnect, RivvenConnectStatus,
     RivvenTopic, RivvenTopicStatus, VolumeStatus,
@@ -156,20 +157,62 @@ pub fn topic(
 }
 
 /// The status of a connect.
-pub fn connect(object: &RivvenConnect, decision: &Decision<connect::Step>, now: DateTime<Utc>) -> RivvenConnectStatus {
+pub fn connect(
+    object: &RivvenConnect,
+    seen: &connect::Observation,
+    decision: &Decision<connect::Step>,
+    now: DateTime<Utc>,
+) -> RivvenConnectStatus {
     let before = object.status.as_ref();
+    let name = object.name_any();
+    let states = connect::states(seen);
+    let running = states.iter().filter(|connector| connector.state == connect::State::Running).count();
+    let pods: usize = seen.workers.iter().map(|worker| worker.pods.len()).sum();
+    let up = seen.workers.iter().filter(|worker| worker.is_up()).count();
+    let pairs = names::connect_selector(&name).into_iter().map(|(key, value)| format!("{key}={value}"));
     RivvenConnectStatus {
         phase: Some(decision.phase.into()),
         reason: Some(decision.reason.as_str().to_owned()),
         message: Some(decision.message.clone()),
         observed_generation: object.metadata.generation,
+        replicas: Some(u32::try_from(pods).unwrap_or(u32::MAX)),
+        ready: Some(format!("{up}/{}", seen.placement.runs.len())),
+        running: Some(format!("{running}/{}", states.len())),
+        selector: Some(pairs.collect::<Vec<_>>().join(",")),
         conditions: conditions(
             decision,
             before.map_or(&[], |s| s.conditions.as_slice()),
             object.metadata.generation,
             &kubernetes_time(now),
         ),
+        connectors: states.into_iter().map(|state| connector(seen, state)).collect(),
         blocked_by: decision.blocked_by.iter().map(BlockedBy::from).collect(),
-        ..RivvenConnectStatus::default()
+    }
+}
+
+fn connector(seen: &connect::Observation, state: connect::ConnectorState) -> ConnectorStatus {
+    let pod = state.worker.and_then(|worker| seen.worker(worker)?.current());
+    let lag = seen.lags.get(&state.id).copied();
+    let report = state.report;
+    // The worker starts a connector again after each of its errors.
+    let restarts = report.as_ref().map(|report| u32::try_from(report.errors).unwrap_or(u32::MAX));
+    let said = match &state.state {
+        connect::State::Refused(refusal) => Some(refusal.message.clone()),
+        connect::State::Waiting(words) | connect::State::Unknown(words) => Some(words.clone()),
+        connect::State::Running | connect::State::Failing(_) => None,
+    };
+    ConnectorStatus {
+        name: state.id.name,
+        type_: match state.id.role {
+            connect::Role::Source => ConnectorType::Source,
+            connect::Role::Sink => ConnectorType::Sink,
+        },
+        state: Some(state.state.as_str().to_owned()),
+        message: said,
+        worker: pod.map(|pod| pod.name.clone()),
+        restarts: restarts.zip(pod).map(|(restarts, pod)| restarts.saturating_add(pod.pod.restarts)),
+        errors: report.as_ref().map(|report| report.errors),
+        last_error: report.and_then(|report| report.last_error),
+        lag,
     }
 }

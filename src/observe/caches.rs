@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -83,6 +83,7 @@ pub struct Caches {
     pub topics: Cache<DeserializeGuard<RivvenTopic>>,
     pub connects: Cache<DeserializeGuard<RivvenConnect>>,
     pub stateful_sets: Cache<StatefulSet>,
+    pub deployments: Cache<Deployment>,
     pub services: Cache<Service>,
     pub config_maps: Cache<ConfigMap>,
     pub budgets: Cache<PodDisruptionBudget>,

@@ -80,7 +80,7 @@ impl Observer {
                     (Presence::Unknown { why }, None)
                 }
                 (Presence::Current, token) => {
-                    self.remember(key, token.clone());
+                    self.remember(key, SeenSecret { at: Instant::now(), token: token.clone(), data: None });
                     (Presence::Current, token)
                 }
                 (other, _) => (other, None),
@@ -101,15 +101,15 @@ impl Observer {
         Ok(api.get_opt(name).await?.map(|claim| pod::claim(&claim, uid)))
     }
 
-    fn remembered(&self, key: &(String, String)) -> Option<SeenSecret> {
+    pub(super) fn remembered(&self, key: &(String, String)) -> Option<SeenSecret> {
         let secrets = self.secrets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         secrets.get(key).filter(|seen| seen.at.elapsed() < COUNTS).cloned()
     }
 
-    fn remember(&self, key: (String, String), token: Option<Token>) {
+    pub(super) fn remember(&self, key: (String, String), seen: SeenSecret) {
         let mut secrets = self.secrets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         secrets.retain(|_, seen| seen.at.elapsed() < COUNTS);
-        secrets.insert(key, SeenSecret { at: Instant::now(), token });
+        secrets.insert(key, seen);
     }
 }
 
@@ -167,6 +167,6 @@ fn identity(cluster: &str, object: Object) -> (&'static str, String) {
     }
 }
 
-fn value<K: Serialize + Resource>(object: &K) -> Result<Value, ObserveError> {
+pub(super) fn value<K: Serialize + Resource>(object: &K) -> Result<Value, ObserveError> {
     serde_json::to_value(object).map_err(|error| ObserveError::Internal(error.to_string()))
 }

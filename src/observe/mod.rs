@@ -5,6 +5,7 @@ mod certificate;
 mod cluster;
 pub mod compare;
 mod external;
+mod connect;
 mod history;
 mod live;
 mod malformed;
@@ -23,11 +24,13 @@ use tokio::time::Instant;
 
 pub use caches::{Cache, Caches};
 pub use cluster::ClusterSight;
+pub use connect::{ConnectSight, WorkerSecret};
 pub use history::Halt;
 pub use malformed::RecordedStatus;
 pub use topic::TopicSight;
 
 use crate::broker::{Brokers, Token};
+use crate::render::connect::translate::SecretData;
 
 pub use refusals::Refusals;
 
@@ -38,6 +41,8 @@ struct SeenSecret {
     at: Instant,
     /// The admin token, of one that was read for it.
     token: Option<Token>,
+    /// What it holds, of one that was read for a connector.
+    data: Option<Arc<SecretData>>,
 }
 
 /// The hashes of each `ConfigMap` that a spec names, by namespace and name, and when they were read.

@@ -4,7 +4,7 @@ use kube::ResourceExt;
 use rivven_fsm::topic as fsm;
 
 use super::{Observer, pod};
-use crate::api::{ClusterRef, Phase, RivvenConnect, RivvenTopic};
+use crate::api::{ClusterRef, Phase, RivvenTopic};
 use crate::broker::{BrokerAddress, Token, capabilities};
 use crate::names;
 
@@ -73,18 +73,8 @@ impl Observer {
         TopicSight { observation, broker, cluster: topic.spec.cluster_ref.name.clone(), token }
     }
 
-    /// Looks at a connect.
-    pub fn connect(&self, connect: &RivvenConnect) -> rivven_fsm::connect::Observation {
-        rivven_fsm::connect::Observation {
-            recorded: connect.status.as_ref().and_then(|status| status.phase).map(Into::into),
-            deleting: connect.metadata.deletion_timestamp.is_some(),
-            problems: Vec::new(),
-            cluster: self.referred(&connect.namespace().unwrap_or_default(), &connect.spec.cluster_ref),
-        }
-    }
-
     /// The cluster that an object in `namespace` refers to.
-    fn referred(&self, namespace: &str, reference: &ClusterRef) -> fsm::Cluster {
+    pub(super) fn referred(&self, namespace: &str, reference: &ClusterRef) -> fsm::Cluster {
         let home = reference.namespace.as_deref().unwrap_or(namespace);
         let Some(found) = self.caches.clusters.get(home, &reference.name) else { return fsm::Cluster::Missing };
         let Ok(cluster) = &found.0 else { return fsm::Cluster::NotReady { phase: rivven_fsm::Phase::Pending } };
@@ -113,7 +103,7 @@ impl Observer {
     }
 
     /// The controller's leader, or else the first broker that runs.
-    async fn broker_of(&self, home: &str, cluster: &str, brokers: u32) -> Option<(BrokerAddress, String)> {
+    pub(super) async fn broker_of(&self, home: &str, cluster: &str, brokers: u32) -> Option<(BrokerAddress, String)> {
         let tls = self.tls_of(home, cluster).await;
         let mut first = None;
         for ordinal in 0..brokers {

@@ -105,7 +105,7 @@ fn container(input: &Input<'_>) -> Value {
     }
     let mut container = json!({
         "name": names::CONTAINER,
-        "image": image(input),
+        "image": image(&spec.image, &spec.version),
         "ports": [port("client", names::CLIENT_PORT), port("cluster", names::CLUSTER_PORT), port("metrics", names::API_PORT)],
         "env": environment(input),
         "volumeMounts": mounts,
@@ -128,10 +128,9 @@ fn container(input: &Input<'_>) -> Value {
 }
 
 /// A tag or a digest in `image` wins over `version`.
-fn image(input: &Input<'_>) -> String {
-    let image = &input.spec.image;
+pub(super) fn image(image: &str, version: &str) -> String {
     let name = image.rsplit('/').next().unwrap_or_default();
-    if name.contains([':', '@']) { image.clone() } else { format!("{image}:{}", input.spec.version) }
+    if name.contains([':', '@']) { image.to_owned() } else { format!("{image}:{version}") }
 }
 
 /// The room to start is the documented 300 s. It is asked every second and not every ten, and the other probes begin

@@ -3,7 +3,7 @@
 //! A broker is reached while the container of its pod runs in the model. Topics live as long as the pod's volume; their
 //! configuration is lost with each restart, as the released broker loses it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::{Arc, Mutex};
 
@@ -37,6 +37,8 @@ struct Inner {
     servers: Mutex<JoinSet<()>>,
     calls: Mutex<Vec<String>>,
     down: Mutex<bool>,
+    /// Connectors that fail, as `source/name`.
+    failing: Mutex<BTreeSet<String>>,
 }
 
 /// All brokers of a model. Clones are the same brokers.
@@ -52,6 +54,7 @@ impl Fleet {
             servers: Mutex::default(),
             calls: Mutex::default(),
             down: Mutex::default(),
+            failing: Mutex::default(),
         }))
     }
 
@@ -80,6 +83,16 @@ impl Fleet {
     /// While down, brokers accept nothing, although their pods look well.
     pub fn down(&self, down: bool) {
         *self.0.down.lock().unwrap() = down;
+    }
+
+    /// The worker of this connector, `source/name`, tells that it fails, or no more.
+    pub fn fail(&self, connector: &str, fails: bool) {
+        let mut failing = self.0.failing.lock().unwrap();
+        if fails {
+            failing.insert(connector.to_owned())
+        } else {
+            failing.remove(connector)
+        };
     }
 
     fn reach(&self, address: &BrokerAddress, port: u16) -> SocketAddr {
@@ -164,6 +177,7 @@ impl Disk {
                 Response::HandshakeResult { server_version: protocol_version, compatible: true, message: String::new() }
             }
             Request::Ping => Response::Pong,
+            Request::ListTopics => Response::Topics { topics: self.topics.keys().cloned().collect() },
             Request::GetMetadata { topic } => match self.topics.get(&topic) {
                 Some(found) => Response::Metadata { name: topic, partitions: found.partitions },
                 None => error(format!("Topic not found: {topic}")),
@@ -236,10 +250,13 @@ async fn http(fleet: std::sync::Weak<Inner>, mut stream: TcpStream, address: &Br
         }
     }
     let body = {
-        let Some(pod) = fleet.upgrade().and_then(|fleet| fleet.pod(address)) else { return };
+        let Some(fleet) = fleet.upgrade() else { return };
+        let Some(pod) = fleet.pod(address) else { return };
         let image = pod.pointer("/spec/containers/0/image").and_then(Value::as_str).unwrap_or_default();
         let version = image.rsplit(':').next().unwrap_or_default();
-        if head.starts_with(b"GET /health ") {
+        if let Some(connectors) = pod["metadata"]["annotations"]["rivven.io/connectors"].as_str() {
+            worker(connectors, &fleet)
+        } else if head.starts_with(b"GET /health ") {
             json!({
                 "status": "healthy", "node_id": 1, "node_id_str": address.pod, "is_leader": true, "leader_id": 1,
                 "cluster_mode": false,
@@ -251,6 +268,26 @@ async fn http(fleet: std::sync::Weak<Inner>, mut stream: TcpStream, address: &Br
     };
     let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
     let _ = stream.write_all(answer.as_bytes()).await;
+}
+
+/// What the released worker says of its connectors: "starting" for ever, and how often each failed.
+fn worker(connectors: &str, fleet: &Inner) -> String {
+    let failing = fleet.failing.lock().unwrap();
+    let of = |role: &str| -> Vec<Value> {
+        connectors
+            .split(',')
+            .filter_map(|id| Some((id, id.strip_prefix(role)?)))
+            .map(|(id, name)| {
+                let errors = u64::from(failing.contains(id));
+                let last = (errors > 0).then_some("connection refused");
+                json!({ "name": name, "status": "starting", "events_processed": 0, "errors_count": errors, "last_error": last })
+            })
+            .collect()
+    };
+    json!({
+        "status": "unhealthy", "broker_connected": false, "uptime_secs": 60, "sources": of("source/"), "sinks": of("sink/"),
+    })
+    .to_string()
 }
 
 async fn binary(fleet: std::sync::Weak<Inner>, mut stream: TcpStream, address: &BrokerAddress, container: String) {

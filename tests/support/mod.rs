@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rivven_operator::api::{RivvenCluster, RivvenTopic};
+use rivven_operator::api::{RivvenCluster, RivvenConnect, RivvenTopic};
 use rivven_operator::broker::{Access, Brokers};
 use rivven_operator::controllers::{self, Context, Scope};
 use rivven_operator::execute::Executor;
@@ -218,4 +218,13 @@ pub fn change<B: Served>(world: &World<B>, spec: &Value) {
     world.sim.apply(json!({
         "apiVersion": "rivven.io/v1alpha1", "kind": "RivvenCluster", "metadata": { "name": "x" }, "spec": spec,
     }));
+}
+
+pub fn connect(spec: &Value) -> Value {
+    let mut all = json!({ "clusterRef": { "name": "x" } });
+    all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+    filled::<RivvenConnect>(json!({
+        "apiVersion": "rivven.io/v1alpha1", "kind": "RivvenConnect", "metadata": { "name": "p", "namespace": "default" },
+        "spec": all,
+    }))
 }

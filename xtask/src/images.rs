@@ -22,6 +22,11 @@ pub(crate) fn test_broker() -> String {
     "localhost/rivven-test-broker:0.1.0".to_owned()
 }
 
+/// The released worker's image, built without what no test reaches.
+pub(crate) fn connect() -> String {
+    format!("localhost/rivven-connect:{}", tools::BROKER)
+}
+
 /// The load generator's image, of this checkout.
 pub(crate) fn load_generator() -> String {
     "localhost/rivven-load:dev".to_owned()

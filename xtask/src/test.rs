@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cluster::Cluster;
 use crate::shell::{Run, program};
-use crate::{generate, paths, tools};
+use crate::{generate, images, paths, tools};
 
 const CLUSTER: Cluster = Cluster::Test;
 
@@ -90,6 +90,7 @@ pub(crate) fn end_to_end(args: &[String]) -> Result<()> {
 
 fn e2e(args: &[&str]) -> Result<Tally> {
     CLUSTER.up_with_images()?;
+    images::load(CLUSTER, &images::connect(), "/app", &tools::connect()?)?;
     // One after the other: they measure, kill the operator, and count requests, on one cluster.
     let tests = cargo(&[
         "test",

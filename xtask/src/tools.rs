@@ -15,7 +15,7 @@ use crate::shell::{program, step};
 pub(crate) const KUBERNETES: &str = "1.34.4";
 /// The oldest Kubernetes that is supported: `tests/cluster/modules/kubernetes-1.28` pins it.
 pub(crate) const OLDEST: &str = "1.28.15";
-/// The released broker.
+/// The released broker, and the worker of the same release.
 pub(crate) const BROKER: &str = "0.0.22";
 /// The licence and dependency checker.
 const CARGO_DENY: &str = "0.20.2";
@@ -167,20 +167,30 @@ pub(crate) fn broker() -> Result<PathBuf> {
         return Ok(binary);
     }
     step(&format!("building the released broker {BROKER}, about 8 minutes the first time"), || {
-        let install = program("cargo").args([
-            "install",
-            "rivvend",
-            "--version",
-            BROKER,
-            "--locked",
-            "--force",
-            "--target",
-            TARGET,
-            "--root",
-        ]);
-        install.arg(&root).env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", root.join("target")).dir("/").quiet()
+        released("rivvend", &root, &[])
     })?;
     Ok(binary)
+}
+
+/// The released worker of connects, static, from its published crate. Without the warehouses and clouds that no test
+/// reaches; it does not compile without both databases (0.0.22).
+pub(crate) fn connect() -> Result<PathBuf> {
+    let root = paths::cache()?.join("connect");
+    let binary = root.join("bin/rivven-connect");
+    if program(&binary).arg("--version").read().is_ok_and(|version| version.trim().ends_with(BROKER)) {
+        return Ok(binary);
+    }
+    step(&format!("building the released worker {BROKER}, about 12 minutes the first time"), || {
+        released("rivven-connect", &root, &["--no-default-features", "--features", "http,postgres,mysql,mqtt"])
+    })?;
+    Ok(binary)
+}
+
+/// Installs a released program, static, under a folder of its own.
+fn released(package: &str, root: &Path, features: &[&str]) -> Result<()> {
+    let install = program("cargo").args(["install", package, "--version", BROKER, "--locked", "--force"]);
+    let install = install.args(features).args(["--target", TARGET, "--root"]).arg(root);
+    install.env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", root.join("target")).dir("/").quiet()
 }
 
 /// The operator, static.

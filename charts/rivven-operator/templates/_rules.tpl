@@ -14,6 +14,14 @@ What has a controller owner is deleted by the garbage collector, so most kinds n
 - apiGroups: [apps]
   resources: [statefulsets]
   verbs: [get, list, watch, create, update, patch, delete]
+# Workers. delete: one that runs no connector any more.
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, update, delete]
+# Only where one is asked for.
+- apiGroups: [monitoring.coreos.com]
+  resources: [servicemonitors]
+  verbs: [get, create, update]
 # get: a foreign object of a needed name carries no label of ours, so no watch shows it.
 - apiGroups: [""]
   resources: [configmaps]
@@ -44,10 +52,11 @@ What has a controller owner is deleted by the garbage collector, so most kinds n
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get, list, watch, patch, delete]
-# Only those that a spec names are read; create is for the operator's own. Neither list nor watch.
+# Only those that a spec names are read; create is for the operator's own, update for those of workers. Neither list nor
+# watch.
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [get, create]
+  verbs: [get, create, update]
 # What is asked of cert-manager, where a cluster names an issuer.
 - apiGroups: [cert-manager.io]
   resources: [certificates]

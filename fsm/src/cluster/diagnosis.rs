@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::observation::{Answer, Broker, Container, Pod};
+use super::observation::{Answer, Broker, Claim, Container, Pod};
 use crate::reason::Reason;
 
 /// How long a pod may wait for the scheduler before that is trouble: a volume that is just being made, or a node that
@@ -31,7 +31,7 @@ pub fn diagnose(broker: &Broker, now: DateTime<Utc>) -> Health {
     if pod.terminating {
         return Health::Coming(Reason::BrokerRestarting, format!("broker {name} is stopping"));
     }
-    if let Some((reason, message)) = pod_trouble(pod, broker, now) {
+    if let Some((reason, message)) = pod_trouble(pod, broker.claim.as_ref(), now) {
         return Health::Trouble(reason, format!("broker {name}: {message}"));
     }
     if !pod.ready {
@@ -50,7 +50,8 @@ pub fn diagnose(broker: &Broker, now: DateTime<Utc>) -> Health {
     }
 }
 
-fn pod_trouble(pod: &Pod, broker: &Broker, now: DateTime<Utc>) -> Option<(Reason, String)> {
+/// What is wrong with a pod that time alone does not mend. `claim`: its volume's, if it has one.
+pub fn pod_trouble(pod: &Pod, claim: Option<&Claim>, now: DateTime<Utc>) -> Option<(Reason, String)> {
     if let Some(why) = &pod.failed {
         return Some((Reason::PodFailed, format!("its pod failed and is being replaced: {why}")));
     }
@@ -63,7 +64,7 @@ fn pod_trouble(pod: &Pod, broker: &Broker, now: DateTime<Utc>) -> Option<(Reason
         if waited < SCHEDULING_GRACE {
             return None;
         }
-        return Some(match &broker.claim {
+        return Some(match claim {
             Some(claim) if !claim.bound => {
                 (Reason::VolumeNotBound, format!("volume claim {} is not bound: {}", claim.name, unschedulable.message))
             }

@@ -1,6 +1,7 @@
 //! Builders of observations, and what must hold of every decision, shared by the tests of this crate.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
+pub mod connects;
 pub mod topics;
 pub mod world;
 

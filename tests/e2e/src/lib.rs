@@ -16,7 +16,9 @@ use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
-use rivven_operator::api::{Phase, RivvenCluster, RivvenClusterStatus, RivvenTopic};
+use rivven_operator::api::{
+    Phase, RivvenCluster, RivvenClusterStatus, RivvenConnect, RivvenConnectStatus, RivvenTopic,
+};
 use rivven_operator::names;
 use serde_json::{Value, json};
 
@@ -113,6 +115,43 @@ impl Place {
         .await
     }
 
+    /// Creates a connect of the released worker, with `spec` laid over.
+    pub async fn pipeline(&self, name: &str, cluster: &str, spec: Value) -> Result<RivvenConnect> {
+        let mut all = json!({
+            "clusterRef": { "name": cluster }, "version": "0.0.22", "image": "localhost/rivven-connect",
+        });
+        overlay(&mut all, spec);
+        let object = json!({ "apiVersion": "rivven.io/v1alpha1", "kind": "RivvenConnect", "metadata": { "name": name }, "spec": all });
+        Ok(self.api::<RivvenConnect>().create(&PostParams::default(), &serde_json::from_value(object)?).await?)
+    }
+
+    /// Changes the spec of a connect, and waits until the operator has seen the change and `so` holds of the status.
+    pub async fn pipeline_changed(
+        &self,
+        name: &str,
+        spec: Value,
+        so: impl Fn(&RivvenConnectStatus) -> bool,
+    ) -> Result<RivvenConnectStatus> {
+        let api = self.api::<RivvenConnect>();
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        let generation = api.patch(name, &PatchParams::default(), &patch).await?.metadata.generation;
+        let seen = |status: &RivvenConnectStatus| status.observed_generation >= generation && so(status);
+        self.pipeline_says(name, seen).await
+    }
+
+    /// Waits until `so` holds of the status of a connect.
+    pub async fn pipeline_says(
+        &self,
+        name: &str,
+        so: impl Fn(&RivvenConnectStatus) -> bool,
+    ) -> Result<RivvenConnectStatus> {
+        let api = self.api::<RivvenConnect>();
+        wait::until(&format!("connect {name}"), || async {
+            Ok(api.get(name).await?.status.filter(|status| so(status)))
+        })
+        .await
+    }
+
     /// Changes the spec of a cluster.
     pub async fn change(&self, name: &str, spec: Value) -> Result<()> {
         let patch = Patch::Merge(json!({ "spec": spec }));
@@ -167,6 +206,12 @@ impl Place {
 
     /// Removes the namespace and all in it, and waits for it: the next test must find the machine free.
     pub async fn done(self) -> Result<()> {
+        let connects = self.api::<RivvenConnect>();
+        connects.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+        wait::until("all connects gone", || async {
+            Ok(connects.list(&ListParams::default()).await?.items.is_empty().then_some(()))
+        })
+        .await?;
         let clusters = self.api::<RivvenCluster>();
         clusters.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
         wait::until("all clusters gone", || async {

@@ -1,5 +1,6 @@
 //! The controllers of a cluster, as plain functions over the store: each call does all that can be done at once.
 
+mod deployment;
 mod disruption;
 mod gc;
 mod kubelet;
@@ -29,6 +30,7 @@ pub(crate) struct Nodes {
 #[allow(missing_docs, reason = "the names are those of Kubernetes")]
 pub enum Controller {
     StatefulSet,
+    Deployment,
     Scheduler,
     Kubelet,
     Volumes,
@@ -39,8 +41,9 @@ pub enum Controller {
 
 impl Controller {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::StatefulSet,
+        Self::Deployment,
         Self::Scheduler,
         Self::Kubelet,
         Self::Volumes,
@@ -52,6 +55,7 @@ impl Controller {
     pub(crate) fn run(self, store: &mut Store, nodes: &Nodes) {
         match self {
             Self::StatefulSet => statefulset::run(store),
+            Self::Deployment => deployment::run(store),
             Self::Scheduler => kubelet::schedule(store, nodes),
             Self::Kubelet => kubelet::run(store, nodes),
             Self::Volumes => volumes::run(store, nodes.volumes),

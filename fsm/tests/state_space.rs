@@ -598,7 +598,9 @@ fn a_connect_has_no_undefined_state_and_no_dead_end() {
                         assert_eq!(decision.steps, erased.steps, "{o:#?}");
                         let rests = matches!(decision.phase, Phase::Ready | Phase::Degraded);
                         let goes_on = !decision.steps.is_empty() || !decision.blocked_by.is_empty();
-                        let ends = o.deletion.is_some() && !o.finalizer;
+                        // An object that says it is being deleted and is not, or that is and may go.
+                        let ends = recorded == Some(Phase::Terminating) && o.deletion.is_none()
+                            || o.deletion.is_some() && !o.finalizer;
                         let on_the_way = decision.requeue.is_some();
                         assert!(rests || goes_on || ends || on_the_way, "a dead end: {o:#?}\n{decision:#?}");
                         visited += 1;

@@ -6,7 +6,7 @@ pub mod observation;
 pub mod placement;
 pub mod state;
 
-pub use decide::{RELEASE_AFTER, Step, decide, malformed, step_failed};
+pub use decide::{ASK_AGAIN, RELEASE_AFTER, Step, decide, malformed, step_failed};
 pub use observation::*;
 pub use placement::{Placement, Runs, place, worker_of};
 pub use state::{ConnectorState, State, states};

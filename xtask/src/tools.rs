@@ -190,7 +190,9 @@ pub(crate) fn connect() -> Result<PathBuf> {
 fn released(package: &str, root: &Path, features: &[&str]) -> Result<()> {
     let install = program("cargo").args(["install", package, "--version", BROKER, "--locked", "--force"]);
     let install = install.args(features).args(["--target", TARGET, "--root"]).arg(root);
-    install.env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", root.join("target")).dir("/").quiet()
+    // One folder for both, as they share most of what they are made of.
+    let target = paths::cache()?.join("released");
+    install.env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", target).dir("/").quiet()
 }
 
 /// The operator, static.

@@ -128,7 +128,7 @@ async fn operate(
         BrokerAccess::Auto | BrokerAccess::PortForward => Access::PortForward(client.clone()),
     };
     let counted = metrics.clone();
-    let brokers = Brokers::observed(
+    let brokers = Brokers::listing(
         access,
         Arc::new(move |operation, outcome, took| {
             let outcome = match outcome {
@@ -139,6 +139,7 @@ async fn operate(
             };
             counted.broker_call(operation, outcome, took);
         }),
+        args.resync(),
     );
     let scopes = if args.namespaces.is_all() {
         vec![Scope(None)]

@@ -253,6 +253,8 @@ pub const TOPIC: TransitionTable = TransitionTable {
     kind: Kind::Topic,
     edges: &[
         begin("the object is seen for the first time"),
+        // There may be thousands of topics, and each phase is a write.
+        Edge { from: None, to: Provisioning, when: "the same, and nothing stands in the way" },
         edge(Pending, Provisioning, "cluster Ready, name free, spec accepted"),
         edge(Provisioning, Ready, "read back from the broker and as wanted"),
         edge(Provisioning, Degraded, "the broker refuses"),

@@ -458,20 +458,25 @@ fn topic_holds(o: &topic::Observation, d: &rivven_fsm::Decision<topic::Step>) ->
     sound(Kind::Topic, o.recorded, o.deletion.is_some(), d)?;
     let mine = matches!(&o.cluster, topic::Cluster::Ready { uid, .. } if o.mark.as_ref() == Some(uid));
     let there = matches!(o.seen, topic::Seen::Present { .. });
-    for step in &d.steps {
+    let absent = o.seen == topic::Seen::Absent;
+    for (nth, step) in d.steps.iter().enumerate() {
+        let after = |name: &str| d.steps[..nth].iter().any(|before| before.name() == name);
+        let claimed = (mine && o.finalizer) || after("Claim");
         let holds = match step {
-            topic::Step::AddFinalizer => !o.finalizer && o.deletion.is_none(),
-            topic::Step::Mark { .. } => {
-                o.finalizer && !mine && (o.seen == topic::Seen::Absent || (there && o.adopt)) && o.older.is_none()
+            topic::Step::Claim { cluster_uid } => {
+                let this = matches!(&o.cluster, topic::Cluster::Ready { uid, .. } if uid == cluster_uid);
+                let free = absent || (there && (o.adopt || mine));
+                nth == 0 && this && free && o.older.is_none() && o.deletion.is_none()
             }
-            topic::Step::Create { .. } => mine && o.finalizer && o.seen == topic::Seen::Absent && o.older.is_none(),
+            topic::Step::Create { .. } => claimed && absent && o.older.is_none(),
+            topic::Step::Configure { .. } if absent => after("Create"),
             topic::Step::Grow { .. } | topic::Step::Configure { .. } => mine && there && o.older.is_none(),
             topic::Step::DeleteTopic => {
                 mine && there && o.older.is_none() && o.deletion.is_some_and(|deletion| deletion.delete_topic)
             }
             topic::Step::RemoveFinalizer { .. } => o.deletion.is_some() && o.finalizer,
         };
-        if !holds || d.steps.len() != 1 {
+        if !holds || (d.steps.len() != 1 && !absent) {
             return Err(format!("unsafe: {:?}", d.steps));
         }
     }

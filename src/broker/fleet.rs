@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::access::{Access, BrokerAddress};
+use super::catalog::Listing;
 use super::error::Error;
 use super::http::{self, Member};
 use super::session::{Reply, Request, Session, TopicState, limited};
@@ -27,6 +28,8 @@ const RECENT: Duration = Duration::from_millis(400);
 /// How soon a broker that did not answer is asked again, doubling up to the limit.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const RETRY_LIMIT: Duration = Duration::from_secs(30);
+/// How long after an answer a connection is not taken for closed.
+const SURELY_OPEN: Duration = Duration::from_secs(5);
 /// How much of a broker's words is kept, in characters.
 const WORDS_LIMIT: usize = 300;
 
@@ -63,6 +66,7 @@ pub struct Brokers {
 struct Shared {
     access: Access,
     observer: CallObserver,
+    listing_counts: Duration,
     known: Mutex<HashMap<BrokerAddress, Arc<Known>>>,
     workers: Workers,
 }
@@ -72,10 +76,10 @@ struct Shared {
 struct Known {
     itself: tokio::sync::Mutex<Option<Said<Answer>>>,
     partitions: tokio::sync::Mutex<Option<Said<Partitions>>>,
-    topics: tokio::sync::Mutex<Option<Said<Result<Arc<BTreeSet<String>>, String>>>>,
+    topics: tokio::sync::Mutex<Option<Said<Result<Arc<Listing>, Error>>>>,
     /// By group.
     lags: tokio::sync::Mutex<HashMap<String, Said<Option<u64>>>>,
-    session: tokio::sync::Mutex<Option<Session>>,
+    session: tokio::sync::Mutex<Option<Arc<Session>>>,
 }
 
 /// What one start of a broker said.
@@ -117,7 +121,16 @@ impl Brokers {
 
     /// The same, with every call told to `observer`.
     pub fn observed(access: Access, observer: CallObserver) -> Self {
-        Self { shared: Arc::new(Shared { access, observer, known: Mutex::default(), workers: Workers::default() }) }
+        Self::listing(access, observer, ANSWER_COUNTS)
+    }
+
+    /// The same, for objects that are looked at again after `resync`: the first of them that is has the topics listed
+    /// anew, and the others take what it was told.
+    pub fn listing(access: Access, observer: CallObserver, resync: Duration) -> Self {
+        // Less than the least that the resyncs of two objects are apart, and more than what lies between theirs.
+        let listing_counts = resync.mul_f64(0.8);
+        let (known, workers) = (Mutex::default(), Workers::default());
+        Self { shared: Arc::new(Shared { access, observer, listing_counts, known, workers }) }
     }
 
     /// Takes answers as given, as if this start of the broker had just given them: for measuring without brokers.
@@ -169,7 +182,7 @@ impl Brokers {
                 let counts_for = if partitions.trouble().is_some() { RECENT } else { ANSWER_COUNTS };
                 Said::new(incarnation, partitions, counts_for, 0)
             }
-            Ok(Reply::Done | Reply::Topic(_) | Reply::Topics(_) | Reply::Lag(_)) => {
+            Ok(_) => {
                 let why = "an answer without partitions".to_owned();
                 Said::new(incarnation, Partitions::Unknown { why }, retry(failures), failures + 1)
             }
@@ -180,28 +193,74 @@ impl Brokers {
         slot.insert(said).answer.clone()
     }
 
-    /// The names of all topics, or why they are not known.
+    /// The topics, as they were listed for all who ask. `token`: of the admin API, without which a broker that runs alone
+    /// tells less.
     pub async fn topics(
         &self,
         address: &BrokerAddress,
         incarnation: &str,
-        freshness: Freshness,
-    ) -> Result<Arc<BTreeSet<String>>, String> {
+        replicates: bool,
+        token: Option<&Token>,
+    ) -> Result<Arc<Listing>, Error> {
         let known = self.known(address);
         let mut slot = known.topics.lock().await;
         let failures = match of(slot.as_ref(), incarnation) {
-            Some(said) if said.counts(freshness) => return said.answer.clone(),
+            Some(said) if said.at.elapsed() < said.counts_for => return said.answer.clone(),
             Some(said) => said.failures,
             None => 0,
         };
-        let said = match self.call(address, incarnation, &known, &Request::ListTopics).await {
-            Ok(Reply::Topics(topics)) => {
-                Said::new(incarnation, Ok(Arc::new(topics.into_iter().collect())), ANSWER_COUNTS, 0)
-            }
-            Ok(_) => Said::new(incarnation, Err("an answer without topics".to_owned()), retry(failures), failures + 1),
-            Err(error) => Said::new(incarnation, Err(words(&error)), retry(failures), failures + 1),
+        let said = match self.list_topics(address, incarnation, &known, replicates, token).await {
+            Ok(listing) => Said::new(incarnation, Ok(Arc::new(listing)), self.shared.listing_counts, 0),
+            Err(error) => Said::new(incarnation, Err(error), retry(failures), failures + 1),
         };
         slot.insert(said).answer.clone()
+    }
+
+    async fn list_topics(
+        &self,
+        address: &BrokerAddress,
+        incarnation: &str,
+        known: &Known,
+        replicates: bool,
+        token: Option<&Token>,
+    ) -> Result<Listing, Error> {
+        if replicates {
+            return match self.call(address, incarnation, known, &Request::DescribeTopics).await? {
+                Reply::States(topics) => Ok(Listing::of(topics.into_iter().map(|(name, state)| (name, Some(state))))),
+                _ => Err(Error::Protocol("an answer without topics".to_owned())),
+            };
+        }
+        let shown = match token {
+            Some(token) => self.timed("dashboard", http::dashboard(&self.shared.access, address, token)).await?,
+            None => None,
+        };
+        let Some(shown) = shown else {
+            // Then each topic is asked for by itself.
+            return match self.call(address, incarnation, known, &Request::ListTopics).await? {
+                Reply::Topics(topics) => Ok(Listing::of(topics.into_iter().map(|name| (name, None)))),
+                _ => Err(Error::Protocol("an answer without topics".to_owned())),
+            };
+        };
+        let names = shown.iter().map(|topic| topic.name.clone()).collect();
+        let mut configs = match self.call(address, incarnation, known, &Request::DescribeConfigs(names)).await? {
+            Reply::Configs(configs) => configs,
+            _ => return Err(Error::Protocol("an answer without configurations".to_owned())),
+        };
+        Ok(Listing::of(shown.into_iter().map(|topic| {
+            let state = configs.remove(&topic.name).map(|config| TopicState {
+                partitions: topic.partitions,
+                replication: None,
+                in_sync: None,
+                records: Some(topic.message_count),
+                config: Arc::new(config),
+            });
+            (topic.name, state)
+        })))
+    }
+
+    /// What the listing that counts says, if there is one: for changing it.
+    async fn listed(&self, address: &BrokerAddress) -> Option<Arc<Listing>> {
+        self.known(address).topics.lock().await.as_ref()?.answer.as_ref().ok().cloned()
     }
 
     /// How many records of these topics a group has yet to read, if that is known. As old as an answer may be: it changes
@@ -326,16 +385,23 @@ impl Brokers {
         }
     }
 
-    /// Partitions and configuration of a topic, and its `replicas` if asked for; `None` if there is no such topic.
+    /// How a topic is; `None` if there is none of the name. As it was listed, and one that is new since, or was changed,
+    /// is asked for by itself.
     pub async fn describe_topic(
         &self,
         address: &BrokerAddress,
         incarnation: &str,
         topic: &str,
-        replicas: bool,
-    ) -> Result<Option<TopicState>, Error> {
-        match self.call(address, incarnation, &self.known(address), &Request::DescribeTopic(topic, replicas)).await? {
-            Reply::Topic(state) => Ok(state),
+        replicates: bool,
+        token: Option<&Token>,
+    ) -> Result<Option<Arc<TopicState>>, Error> {
+        let listing = self.topics(address, incarnation, replicates, token).await?;
+        if let Some(state) = listing.state(topic) {
+            return Ok(Some(state));
+        }
+        let request = Request::DescribeTopic(topic, replicates);
+        match self.call(address, incarnation, &self.known(address), &request).await? {
+            Reply::Topic(state) => Ok(listing.learn(topic, state)),
             _ => Err(Error::Protocol("an answer without a topic".to_owned())),
         }
     }
@@ -348,10 +414,24 @@ impl Brokers {
         topic: &str,
         partitions: u32,
     ) -> Result<(), Error> {
-        let known = self.known(address);
-        let outcome = self.call(address, incarnation, &known, &Request::CreateTopic(topic, partitions)).await.map(drop);
-        *known.topics.lock().await = None;
+        let request = Request::CreateTopic(topic, partitions);
+        let outcome = self.call(address, incarnation, &self.known(address), &request).await.map(drop);
+        self.made(address, topic, &outcome).await;
         outcome
+    }
+
+    async fn made(&self, address: &BrokerAddress, topic: &str, outcome: &Result<(), Error>) {
+        let Some(listing) = self.listed(address).await else { return };
+        match outcome {
+            Err(error) if !error.is_already_exists() => listing.changed(topic),
+            _ => listing.made(topic),
+        }
+    }
+
+    async fn changed(&self, address: &BrokerAddress, topic: &str) {
+        if let Some(listing) = self.listed(address).await {
+            listing.changed(topic);
+        }
     }
 
     /// Creates a topic whose partitions have their replicas where `assignments` says, by node id, the leader first. Only
@@ -377,7 +457,7 @@ impl Brokers {
             "partition_assignments": assignments,
         } });
         let outcome = self.timed("create_topic", http::propose(&self.shared.access, address, token, &command)).await;
-        *self.known(address).topics.lock().await = None;
+        self.made(address, topic, &outcome).await;
         outcome
     }
 
@@ -394,7 +474,12 @@ impl Brokers {
         topic: &str,
         partitions: u32,
     ) -> Result<(), Error> {
-        self.call(address, incarnation, &self.known(address), &Request::GrowTopic(topic, partitions)).await.map(drop)
+        let outcome = self
+            .call(address, incarnation, &self.known(address), &Request::GrowTopic(topic, partitions))
+            .await
+            .map(drop);
+        self.changed(address, topic).await;
+        outcome
     }
 
     /// Alters the configuration of a topic.
@@ -405,12 +490,18 @@ impl Brokers {
         topic: &str,
         entries: &BTreeMap<String, String>,
     ) -> Result<(), Error> {
-        self.call(address, incarnation, &self.known(address), &Request::AlterTopic(topic, entries)).await.map(drop)
+        let outcome =
+            self.call(address, incarnation, &self.known(address), &Request::AlterTopic(topic, entries)).await.map(drop);
+        self.changed(address, topic).await;
+        outcome
     }
 
     /// Deletes a topic.
     pub async fn delete_topic(&self, address: &BrokerAddress, incarnation: &str, topic: &str) -> Result<(), Error> {
-        self.call(address, incarnation, &self.known(address), &Request::DeleteTopic(topic)).await.map(drop)
+        let outcome =
+            self.call(address, incarnation, &self.known(address), &Request::DeleteTopic(topic)).await.map(drop);
+        self.changed(address, topic).await;
+        outcome
     }
 
     /// Forgets the brokers of a namespace whose pods are `gone`, and closes the sessions with them.
@@ -435,32 +526,47 @@ impl Brokers {
         known: &Known,
         request: &Request<'_>,
     ) -> Result<Reply, Error> {
-        let mut slot = known.session.lock().await;
+        let (mut session, mut reused) = self.session(address, incarnation, known).await?;
         // A write must not be what finds the connection closed: it is tried with a ping first.
-        let mut reused = match slot.as_mut() {
-            Some(session) if session.incarnation == incarnation && !session.is_broken() => {
-                request.is_read() || limited(session.send(&Request::Ping)).await.is_ok()
-            }
-            _ => false,
-        };
-        loop {
-            if !reused {
-                *slot = None;
-                *slot = Some(
-                    self.timed("connect", limited(Session::connect(&self.shared.access, address, incarnation))).await?,
-                );
-            }
-            let session = slot.as_mut().ok_or_else(|| Error::Unreachable("no session".to_owned()))?;
-            let outcome = self.timed(request.operation(), limited(session.send(request))).await;
-            let broken = outcome.as_ref().is_err_and(Error::breaks_session);
-            if broken {
-                *slot = None;
-            }
-            if !(broken && reused && request.is_read()) {
-                return outcome;
-            }
-            reused = false;
+        if reused
+            && !request.is_read()
+            && session.idle() > SURELY_OPEN
+            && limited(session.send(&Request::Ping)).await.is_err()
+        {
+            close(known, &session).await;
+            (session, reused) = self.session(address, incarnation, known).await?;
         }
+        let outcome = self.timed(request.operation(), limited(session.send(request))).await;
+        if !outcome.as_ref().is_err_and(Error::breaks_session) {
+            return outcome;
+        }
+        close(known, &session).await;
+        if !(reused && request.is_read()) {
+            return outcome;
+        }
+        let (session, _) = self.session(address, incarnation, known).await?;
+        let outcome = self.timed(request.operation(), limited(session.send(request))).await;
+        if outcome.as_ref().is_err_and(Error::breaks_session) {
+            close(known, &session).await;
+        }
+        outcome
+    }
+
+    /// The session with this start of the broker, which all share, and whether it was there before.
+    async fn session(
+        &self,
+        address: &BrokerAddress,
+        incarnation: &str,
+        known: &Known,
+    ) -> Result<(Arc<Session>, bool), Error> {
+        let mut slot = known.session.lock().await;
+        if let Some(session) = slot.as_ref().filter(|s| s.incarnation == incarnation && !s.is_broken()) {
+            return Ok((Arc::clone(session), true));
+        }
+        *slot = None;
+        let connecting = limited(Session::connect(&self.shared.access, address, incarnation));
+        let session = Arc::new(self.timed("connect", connecting).await?);
+        Ok((Arc::clone(slot.insert(session)), false))
     }
 
     async fn timed<T>(
@@ -472,6 +578,14 @@ impl Brokers {
         let outcome = call.await;
         (self.shared.observer)(operation, outcome.as_ref().map_or_else(Error::category, |_| "ok"), began.elapsed());
         outcome
+    }
+}
+
+/// Closes a session that failed, unless another took its place meanwhile.
+async fn close(known: &Known, failed: &Arc<Session>) {
+    let mut slot = known.session.lock().await;
+    if slot.as_ref().is_some_and(|session| Arc::ptr_eq(session, failed)) {
+        *slot = None;
     }
 }
 

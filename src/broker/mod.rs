@@ -2,6 +2,7 @@
 
 mod access;
 pub mod capabilities;
+mod catalog;
 mod error;
 mod fleet;
 mod http;
@@ -13,6 +14,7 @@ mod worker;
 
 pub use access::{Access, BrokerAddress};
 pub use capabilities::{capabilities, capabilities_of};
+pub use catalog::Listing;
 pub use error::Error;
 pub use fleet::{Brokers, CallObserver, Freshness, Inquiry};
 pub use http::Member;

@@ -125,15 +125,32 @@ impl Context {
     where
         K: Resource<DynamicType = ()>,
     {
+        if self.count_transition(kind, object, recorded, decision) {
+            self.executor.tell_transition(object, recorded, decision).await;
+        }
+    }
+
+    /// Logs and counts what was decided, if it is a change of phase, and says whether it is.
+    pub(super) fn count_transition<K, S>(
+        &self,
+        kind: Kind,
+        object: &K,
+        recorded: Option<Phase>,
+        decision: &Decision<S>,
+    ) -> bool
+    where
+        K: Resource<DynamicType = ()>,
+    {
         if let Some(refused) = &decision.refused {
             error!(%refused, "a change of phase outside the table was refused");
             self.metrics.illegal_transition(refused);
         }
-        if recorded != Some(decision.phase) {
+        let changes = recorded != Some(decision.phase);
+        if changes {
             info!(%kind, name = ?object.meta().name, from = recorded.map_or("none", Phase::as_str), to = %decision.phase, reason = %decision.reason, message = decision.message);
             self.metrics.transition(kind, recorded, decision.phase);
-            self.executor.tell_transition(object, recorded, decision).await;
         }
+        changes
     }
 
     /// Reports an object that cannot be read as its type on the object itself, and touches nothing else.
@@ -165,7 +182,7 @@ impl Context {
         Ok(())
     }
 
-    /// Counts and tells one step.
+    /// Logs, counts and tells one step.
     pub(super) async fn tell_step<K>(
         &self,
         kind: Kind,
@@ -175,23 +192,35 @@ impl Context {
     ) where
         K: Resource<DynamicType = ()>,
     {
-        let counted = match outcome {
-            Ok(_) => StepOutcome::Done,
-            Err(error) if error.is_fault() => StepOutcome::Failed,
-            Err(_) => StepOutcome::Moved,
-        };
-        self.metrics.step(kind, step, counted);
+        self.count_step(kind, object, step, outcome);
         match outcome {
+            Ok(note) => self.executor.tell_step(object, step, Ok(note.clone())).await,
+            Err(error) if error.is_fault() => self.executor.tell_step(object, step, Err(error.to_string())).await,
+            Err(_) => {}
+        }
+    }
+
+    /// Logs and counts one step.
+    pub(super) fn count_step<K>(&self, kind: Kind, object: &K, step: &'static str, outcome: &Result<String, StepError>)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let name = &object.meta().name;
+        let counted = match outcome {
             Ok(note) => {
-                info!(%kind, name = ?object.meta().name, step, note);
-                self.executor.tell_step(object, step, Ok(note.clone())).await;
+                info!(%kind, ?name, step, note);
+                StepOutcome::Done
             }
             Err(error) if error.is_fault() => {
-                warn!(%kind, name = ?object.meta().name, step, %error);
-                self.executor.tell_step(object, step, Err(error.to_string())).await;
+                warn!(%kind, ?name, step, %error);
+                StepOutcome::Failed
             }
-            Err(error) => info!(%kind, name = ?object.meta().name, step, %error, "will look anew"),
-        }
+            Err(error) => {
+                info!(%kind, ?name, step, %error, "will look anew");
+                StepOutcome::Moved
+            }
+        };
+        self.metrics.step(kind, step, counted);
     }
 
     /// When to look again after a decision was carried out.

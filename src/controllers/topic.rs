@@ -7,7 +7,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::{Resource, ResourceExt};
 use rivven_fsm::topic::{Step, decide, malformed, step_failed};
-use rivven_fsm::{Decision, Kind};
+use rivven_fsm::{Decision, Kind, Phase};
 
 use super::context::{Context, ReconcileError};
 use crate::api::{RivvenTopic, RivvenTopicStatus};
@@ -52,7 +52,12 @@ pub(super) async fn reconcile(
     let topic = &mut topic;
     for (index, step) in decision.steps.iter().enumerate() {
         let outcome = ctx.executor.topic_step(topic, &sight, ctx.observer.brokers(), step).await;
-        ctx.tell_step(KIND, topic, step.name(), &outcome).await;
+        ctx.wrote(&topic.metadata);
+        if outcome.is_ok() && step.is_told_by_the_phase() {
+            ctx.count_step(KIND, topic, step.name(), &outcome);
+        } else {
+            ctx.tell_step(KIND, topic, step.name(), &outcome).await;
+        }
         if let Err(error) = outcome {
             if error.is_fault() {
                 ctx.faults.note(&uid, &decision, index, error.to_string());
@@ -82,7 +87,13 @@ async fn record(
         ctx.wrote(&written);
         topic.metadata = written;
         topic.status = Some(after);
-        ctx.tell(KIND, topic, sight.observation.recorded, decision).await;
+        let recorded = sight.observation.recorded;
+        if (recorded, decision.phase) == (None, Phase::Provisioning) {
+            // Its Event is that of the phase which follows.
+            ctx.count_transition(KIND, topic, recorded, decision);
+        } else {
+            ctx.tell(KIND, topic, recorded, decision).await;
+        }
     }
     Ok(())
 }

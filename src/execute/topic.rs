@@ -16,7 +16,7 @@ impl Executor {
     /// Runs one step of a topic. The answer is what was done, for a person.
     pub async fn topic_step(
         &self,
-        topic: &RivvenTopic,
+        topic: &mut RivvenTopic,
         sight: &TopicSight,
         brokers: &Brokers,
         step: &Step,
@@ -24,15 +24,14 @@ impl Executor {
         self.may_write()?;
         let name = &sight.observation.wish.topic;
         match step {
-            Step::AddFinalizer => return self.set_finalizer(topic, true).await.map(|()| "finalizer added".to_owned()),
             Step::RemoveFinalizer { reason } => {
                 return self
                     .set_finalizer(topic, false)
                     .await
                     .map(|()| format!("finalizer removed: {}", reason.meaning().trim()));
             }
-            Step::Mark { cluster_uid } => {
-                self.mark(topic, json!(cluster_uid)).await?;
+            Step::Claim { cluster_uid } => {
+                self.claim(topic, cluster_uid).await?;
                 return Ok(format!("topic {name} marked as this object's"));
             }
             Step::Create { .. } | Step::Grow { .. } | Step::Configure { .. } | Step::DeleteTopic => {}
@@ -51,7 +50,7 @@ impl Executor {
                     Ok(()) => Ok(format!("topic {name} created with {partitions} partitions")),
                     Err(error) if error.is_already_exists() => {
                         // Somebody made it between our look and our call: it is not ours, whatever the mark says.
-                        self.mark(topic, Value::Null).await?;
+                        self.disclaim(topic).await?;
                         Err(StepError::Moved(error.to_string()))
                     }
                     Err(error) => Err(error.into()),
@@ -73,10 +72,33 @@ impl Executor {
         }
     }
 
-    async fn mark(&self, topic: &RivvenTopic, value: Value) -> Result<(), StepError> {
-        let patch = json!({ "metadata": { "uid": topic.uid(), "annotations": { names::TOPIC_MARK: value } } });
+    /// Mark and finalizer in one write.
+    async fn claim(&self, topic: &mut RivvenTopic, cluster_uid: &str) -> Result<(), StepError> {
+        let mut finalizers = topic.finalizers().to_vec();
+        if !finalizers.iter().any(|name| name == names::FINALIZER) {
+            finalizers.push(names::FINALIZER.to_owned());
+        }
+        let annotations = json!({ names::TOPIC_MARK: cluster_uid });
+        // A merge patch replaces the whole list: with the resourceVersion it cannot undo what somebody else just wrote.
+        let version = topic.resource_version();
+        self.write_metadata(
+            topic,
+            json!({ "resourceVersion": version, "finalizers": finalizers, "annotations": annotations }),
+        )
+        .await
+    }
+
+    /// Takes the mark back.
+    async fn disclaim(&self, topic: &mut RivvenTopic) -> Result<(), StepError> {
+        let uid = topic.uid();
+        self.write_metadata(topic, json!({ "uid": uid, "annotations": { names::TOPIC_MARK: Value::Null } })).await
+    }
+
+    /// The steps that follow, and the next look, must know of the version that this makes.
+    async fn write_metadata(&self, topic: &mut RivvenTopic, metadata: Value) -> Result<(), StepError> {
         let api = Api::<RivvenTopic>::namespaced(self.client.clone(), &topic.namespace().unwrap_or_default());
-        api.patch(&topic.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+        let patch = Patch::Merge(json!({ "metadata": metadata }));
+        topic.metadata = api.patch_metadata(&topic.name_any(), &PatchParams::default(), &patch).await?.metadata;
         Ok(())
     }
 }

@@ -21,7 +21,7 @@ use super::{ObserveError, Observer, SeenSecret, pod};
 use crate::api::RivvenConnect;
 use crate::api::connect::ConnectTopicSettings;
 use crate::api::connectors::{SinkConnector, SourceConnector, SourceTopic};
-use crate::broker::{BrokerAddress, Freshness, Token, topic_config};
+use crate::broker::{BrokerAddress, Token, topic_config};
 use crate::names;
 use crate::render::connect::translate::{self, SecretData, Translated};
 use crate::render::connect::{self as render, File};
@@ -55,7 +55,7 @@ pub struct WorkerSecret {
 }
 
 /// The topics of a cluster, or why they are not known.
-type Names = Result<Arc<BTreeSet<String>>, String>;
+type Names = Result<BTreeSet<String>, String>;
 
 /// The workers as they are there.
 struct There {
@@ -154,7 +154,7 @@ impl Observer {
             Cluster::Ready { replicates, brokers, .. } => (replicates, brokers),
             _ => (false, 0),
         };
-        let exist = topics.as_deref().ok();
+        let exist = topics.as_ref().ok();
         let rules = TopicRules { exist, settings: &spec.settings.topic, brokers, replicates };
         let (translated, refused) = translated(connect, &rules, &secrets);
         let reads = |sink: &SinkConnector| Some((sink_id(sink), topics_of_sink(sink, &rules).ok()?));
@@ -248,13 +248,12 @@ impl Observer {
             return Err("the cluster is not Ready".to_owned());
         };
         sight.broker = self.broker_of(home, &sight.cluster, *brokers).await;
-        if *replicates {
-            sight.token = self.auth_secret(home, &sight.cluster, uid).await.1;
-        }
+        sight.token = self.auth_secret(home, &sight.cluster, uid).await.1;
         let Some((address, incarnation)) = &sight.broker else {
             return Err("no broker runs".to_owned());
         };
-        self.brokers.topics(address, incarnation, Freshness::Settled).await
+        let listing = self.brokers.topics(address, incarnation, *replicates, sight.token.as_ref()).await;
+        listing.map(|listing| listing.names()).map_err(|error| error.to_string())
     }
 
     /// Which keys the Secret with the certificates has. `None`: TLS is not asked for, or there is none.

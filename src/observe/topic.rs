@@ -19,7 +19,7 @@ pub struct TopicSight {
     pub broker: Option<(BrokerAddress, String)>,
     /// Name of the cluster, by which its brokers have their node ids.
     pub cluster: String,
-    /// The token of the brokers' admin API, where the cluster replicates.
+    /// The token of the brokers' admin API.
     pub token: Option<Token>,
 }
 
@@ -35,19 +35,17 @@ impl Observer {
             let home = reference.namespace.as_deref().unwrap_or(&namespace);
             broker = self.broker_of(home, &reference.name, *brokers).await;
             replicates = *able;
-            if replicates {
-                token = self.auth_secret(home, &reference.name, uid).await.1;
-            }
+            token = self.auth_secret(home, &reference.name, uid).await.1;
         }
         let older = self.older(topic, &namespace);
         let seen = match &broker {
             Some((address, incarnation)) if wish.problems.is_empty() && older.is_none() => {
-                match self.brokers.describe_topic(address, incarnation, &wish.topic, replicates).await {
+                match self.brokers.describe_topic(address, incarnation, &wish.topic, replicates, token.as_ref()).await {
                     // A standalone broker holds one copy of each partition; one that replicates tells by partition.
                     Ok(Some(state)) => fsm::Seen::Present {
                         partitions: state.partitions,
                         replication: if replicates { state.replication } else { Some(1) },
-                        config: state.config,
+                        config: (*state.config).clone(),
                     },
                     Ok(None) => fsm::Seen::Absent,
                     Err(error) => fsm::Seen::Unknown { why: error.to_string() },

@@ -165,7 +165,7 @@ async fn operator(session: &Session, access: Access, resync: Duration) {
     let client = session.client();
     let (health, (_stopper, stop)) = (Health::new(), shutdown::pair());
     let executor = Executor::new(client.clone(), Arc::new(|| true));
-    let brokers = Brokers::new(access);
+    let brokers = Brokers::listing(access, Arc::new(|_, _, _| {}), resync);
     let (sim, looking) = (session.sim(), client.clone());
     let context = move |caches| {
         let observer = Observer::new(looking, caches, brokers, "cluster.local".to_owned());

@@ -15,10 +15,9 @@ use crate::reason::Reason;
 /// One write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Put the finalizer on the object, before anything is made that deletion must look at.
-    AddFinalizer,
-    /// Write the mark "this topic is ours", after the topic was seen absent and before it is created.
-    Mark {
+    /// Write the mark "this topic is ours", after the topic was seen absent and before it is created, and with it the
+    /// finalizer, as from now on there is something that deletion must look at.
+    Claim {
         /// The cluster's uid.
         cluster_uid: String,
     },
@@ -52,14 +51,18 @@ impl Step {
     /// The metric label.
     pub const fn name(&self) -> &'static str {
         match self {
-            Self::AddFinalizer => "AddFinalizer",
-            Self::Mark { .. } => "Mark",
+            Self::Claim { .. } => "Claim",
             Self::Create { .. } => "Create",
             Self::Grow { .. } => "Grow",
             Self::Configure { .. } => "Configure",
             Self::DeleteTopic => "DeleteTopic",
             Self::RemoveFinalizer { .. } => "RemoveFinalizer",
         }
+    }
+
+    /// Whether the change of phase that follows says it as well: there may be thousands of topics, and each Event is a write.
+    pub const fn is_told_by_the_phase(&self) -> bool {
+        matches!(self, Self::Claim { .. } | Self::Create { .. } | Self::Grow { .. } | Self::Configure { .. })
     }
 
     /// Whether the broker is asked to do it; the others are writes to Kubernetes.
@@ -226,13 +229,8 @@ fn waiting(o: &Observation, target: Phase, reason: Reason, message: impl Into<St
 }
 
 fn on_cluster(o: &Observation, uid: &str, acls_enforced: bool) -> Decision<Step> {
-    if !o.finalizer {
-        return toward(o, Phase::Provisioning, Reason::TopicCreating, "the finalizer is being added")
-            .with_steps([Step::AddFinalizer])
-            .look_again_in(Duration::ZERO);
-    }
     let served = o.recorded.is_some_and(Phase::has_served);
-    let mark = Step::Mark { cluster_uid: uid.to_owned() };
+    let claim = || Step::Claim { cluster_uid: uid.to_owned() };
     let decision = match &o.seen {
         Seen::NotAsked => waiting(
             o,
@@ -249,15 +247,17 @@ fn on_cluster(o: &Observation, uid: &str, acls_enforced: bool) -> Decision<Step>
         )
         .look_again_in(ASK_AGAIN),
         Seen::Absent => {
-            let step = if is_marked(o) { create(o) } else { mark };
+            let claim = (!is_marked(o) || !o.finalizer).then(claim);
+            let configure = (!o.wish.config.is_empty()).then(|| Step::Configure { entries: o.wish.config.clone() });
             toward(o, Phase::Provisioning, Reason::TopicCreating, format!("topic {} is being created", o.wish.topic))
-                .with_steps([step])
+                .with_steps(claim.into_iter().chain([create(o)]).chain(configure))
                 .look_again_in(Duration::ZERO)
         }
-        Seen::Present { .. } if !is_marked(o) => {
-            // Reached only with the annotation that adopts; the guards refuse it otherwise.
-            toward(o, Phase::Provisioning, Reason::TopicCreating, format!("topic {} is being adopted", o.wish.topic))
-                .with_steps([mark])
+        // Without the mark it is reached only with the annotation that adopts; the guards refuse it otherwise.
+        Seen::Present { .. } if !is_marked(o) || !o.finalizer => {
+            let target = if is_marked(o) && served { Phase::Upgrading } else { Phase::Provisioning };
+            toward(o, target, Reason::TopicCreating, format!("topic {} is being adopted", o.wish.topic))
+                .with_steps([claim()])
                 .look_again_in(Duration::ZERO)
         }
         Seen::Present { partitions, config, .. } => present(o, *partitions, config),

@@ -68,8 +68,9 @@ impl TopicWorld {
             self.steps += 1;
             let mut error = lost.then_some("the reply was lost");
             match step {
-                topic::Step::AddFinalizer => self.o.finalizer = true,
-                topic::Step::Mark { cluster_uid } => self.o.mark = Some(cluster_uid.clone()),
+                topic::Step::Claim { cluster_uid } => {
+                    (self.o.finalizer, self.o.mark) = (true, Some(cluster_uid.clone()));
+                }
                 topic::Step::Create { partitions, .. } => {
                     if taken && self.there.is_none() {
                         self.there = Some((1, BTreeMap::new()));

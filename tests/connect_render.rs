@@ -309,6 +309,29 @@ fn what_the_worker_lacks_is_refused_and_named() {
     assert!(translate::source(&own, &format!("{RELEASED_IMAGE}@sha256:0"), None).is_err());
 }
 
+#[test]
+fn the_released_worker_is_not_given_what_it_goes_down_with() {
+    let check = |connector: &str, image: &str, version: &str| {
+        translate::check_source(&source(json!({ "connector": connector })), image, version)
+    };
+    let tagged = |tag: &str| format!("{RELEASED_IMAGE}:{tag}");
+    for (image, version) in [
+        (RELEASED_IMAGE, "0.0.22"),
+        (RELEASED_IMAGE, "latest"),
+        (&tagged("0.0.21"), "9.0.0"),
+        (&tagged("main"), "latest"),
+    ] {
+        let refusal = check("postgres-cdc", image, version).unwrap_err();
+        assert_eq!(refusal.reason, Reason::ConnectorRefused);
+        assert!(check("mysql-cdc", image, version).is_ok());
+    }
+    for (image, version) in
+        [(RELEASED_IMAGE, "0.1.0"), (&tagged("v0.0.23"), "latest"), ("registry.example/connect", "0.0.22")]
+    {
+        assert!(check("postgres-cdc", image, version).is_ok(), "{image} {version}");
+    }
+}
+
 fn rendered(spec: Value, runs: u32, secrets: &SecretData) -> Vec<Value> {
     let spec: RivvenConnectSpec = serde_json::from_value(spec).unwrap();
     let mut translated: BTreeMap<Connector, Translated> = BTreeMap::new();

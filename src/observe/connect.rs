@@ -573,6 +573,7 @@ fn translated(
     };
     let source = |source: &SourceConnector| {
         rules.check(&source.topic, source.topic_config.as_ref())?;
+        translate::check_source(source, &spec.image, &spec.version)?;
         translate::source(source, &spec.image, secret(source.config_secret_ref.as_ref())?)
     };
     let sink = |sink: &SinkConnector| {

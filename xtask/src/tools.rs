@@ -35,6 +35,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("skopeo", "/usr/bin/skopeo"),
     ("catatonit", "/usr/bin/catatonit"),
     ("openssl", "/usr/bin/openssl"),
+    ("postgresql", "/usr/bin/psql"),
     ("xfsprogs", "/usr/sbin/mkfs.xfs"),
     ("util-linux", "/usr/sbin/losetup"),
 ];

@@ -342,7 +342,10 @@ fn trouble(worker: &Worker, now: DateTime<Utc>) -> Option<(Reason, String)> {
     let pod = worker.pods.iter().find(|pod| pod.current && !pod.pod.terminating)?;
     let (reason, message) = pod_trouble(&pod.pod, None, now)?;
     let reason = if reason == Reason::BrokerExited { Reason::WorkerExited } else { reason };
-    Some((reason, format!("worker {}: {message}", worker.index)))
+    // The released worker ends, and with success, when one of its sources does (observed on 0.0.22).
+    let by_itself = pod.pod.last_exit.as_ref().is_some_and(|exit| exit.code == 0);
+    let why = if by_itself { "; one of its sources ended, and took it down: its log names it" } else { "" };
+    Some((reason, format!("worker {}: {message}{why}", worker.index)))
 }
 
 /// What is waited for, the most telling first.

@@ -47,6 +47,8 @@ const SINKS: &[&str] = &[
 ];
 /// The image of the released worker: another one may have connectors of its own.
 pub const RELEASED_IMAGE: &str = "ghcr.io/hupe1980/rivven-connect";
+/// The last release whose `postgres-cdc` cannot stream.
+const LAST_WITHOUT_POSTGRES: semver::Version = semver::Version::new(0, 0, 22);
 /// Keys that the worker takes as numbers.
 const NUMBERS: &[&str] = &["port", "server_id"];
 /// The longest name of a key in a Secret.
@@ -157,11 +159,33 @@ pub fn sink(
     Ok(Translated { entry, variables })
 }
 
-fn known(connector: &str, all: &[&str], image: &str) -> Result<(), Refusal> {
-    // A tag or a digest does not make it another worker.
+/// A tag or a digest does not make it another worker.
+fn is_released(image: &str) -> bool {
     let name = image.split('@').next().unwrap_or_default();
-    let released = name == RELEASED_IMAGE || name.strip_prefix(RELEASED_IMAGE).is_some_and(|tag| tag.starts_with(':'));
-    if released && !all.contains(&connector) {
+    name == RELEASED_IMAGE || name.strip_prefix(RELEASED_IMAGE).is_some_and(|tag| tag.starts_with(':'))
+}
+
+/// Refuses the source with which the released worker goes down, and every other connector on it: `postgres-cdc` takes the
+/// string by which it has just connected for a URL, and its end ends the process (observed on 0.0.22).
+pub fn check_source(source: &SourceConnector, image: &str, version: &str) -> Result<(), Refusal> {
+    let newer = |version: &semver::Version| *version > LAST_WITHOUT_POSTGRES;
+    let known = image_version(image).or_else(|| semver::Version::parse(version.trim_start_matches('v')).ok());
+    if source.connector != "postgres-cdc" || !is_released(image) || known.as_ref().is_some_and(newer) {
+        return Ok(());
+    }
+    Err(refusal(
+        "postgres-cdc: the released worker (0.0.22) cannot follow PostgreSQL and would go down, with every connector on it; set image to a worker of yours that can, or take the source out",
+    ))
+}
+
+/// The version that a tag of the image names: it wins over `version`.
+fn image_version(image: &str) -> Option<semver::Version> {
+    let (_, tag) = image.rsplit_once(':')?;
+    semver::Version::parse(tag.trim_start_matches('v')).ok()
+}
+
+fn known(connector: &str, all: &[&str], image: &str) -> Result<(), Refusal> {
+    if is_released(image) && !all.contains(&connector) {
         return Err(refusal(format!(
             "connector: the worker has no {connector}; it has {}. An image of your own may have others",
             all.join(", ")

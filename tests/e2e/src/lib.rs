@@ -7,13 +7,15 @@ pub mod broker;
 pub mod exchange;
 pub mod load;
 pub mod operator;
+pub mod postgres;
 pub mod wait;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use rivven_operator::api::{
@@ -150,6 +152,24 @@ impl Place {
             Ok(api.get(name).await?.status.filter(|status| so(status)))
         })
         .await
+    }
+
+    /// The pods of a connect.
+    pub async fn workers(&self, connect: &str) -> Result<Vec<Pod>> {
+        let selector = ListParams::default().labels(&format!("{}={connect}", names::CONNECT));
+        Ok(self.api::<Pod>().list(&selector).await?.items)
+    }
+
+    /// Where pods reach this process: the address by which it reaches their node.
+    pub async fn host(&self) -> Result<IpAddr> {
+        let nodes = Api::<Node>::all(self.client.clone()).list(&ListParams::default()).await?;
+        let addresses = nodes.items.first().and_then(|node| node.status.as_ref()?.addresses.clone());
+        let internal = addresses.unwrap_or_default().into_iter().find(|address| address.type_ == "InternalIP");
+        let node = internal.context("the node's address")?.address;
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+        // Sends nothing.
+        socket.connect((node.as_str(), 9))?;
+        Ok(socket.local_addr()?.ip())
     }
 
     /// Changes the spec of a cluster.

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::context::Context;
-use super::watches::{ClusterNews, Scope, clusters, connect_of, refers, rivals};
+use super::watches::{ClusterNews, Scope, clusters, connect_of, refers};
 use super::{cluster, connect, topic};
 use crate::api::{RivvenConnect, RivvenTopic};
 use crate::observe::Caches;
@@ -141,15 +141,20 @@ fn start(
 
         let (rival, rivals_gone) = mpsc::unbounded_channel::<ObjectRef<DeserializeGuard<RivvenTopic>>>();
         let watched = {
-            let (ctx, store) = (Arc::clone(&ctx), topic_store.clone());
-            topic_events.inspect(move |event| {
-                if let Ok(watcher::Event::Delete(gone)) = event {
+            let (ctx, names) = (Arc::clone(&ctx), ctx.observer.caches().topic_names.clone());
+            topic_events.inspect(move |event| match event {
+                Ok(watcher::Event::Apply(seen) | watcher::Event::InitApply(seen)) => {
+                    seen.0.iter().for_each(|seen| names.seen(seen));
+                }
+                Ok(watcher::Event::Delete(gone)) => {
                     ctx.forget(Kind::Topic, gone.meta());
-                    for other in gone.0.iter().flat_map(|gone| rivals(&store, gone)) {
+                    // Two objects about the same topic concern each other: when the older goes, the other may act.
+                    for (namespace, name) in gone.0.iter().flat_map(|gone| names.gone(gone)) {
                         // The receiver lives as long as this controller.
-                        let _ = rival.send(other);
+                        let _ = rival.send(ObjectRef::new(&name).within(&namespace));
                     }
                 }
+                _ => {}
             })
         };
         let of_cluster = |topic: &RivvenTopic, cluster: &(String, String)| {

@@ -13,6 +13,7 @@ use super::context::{Context, ReconcileError};
 use crate::api::{RivvenTopic, RivvenTopicStatus};
 use crate::execute::{StepError, report};
 use crate::observe::TopicSight;
+use crate::process::topics::TopicFacts;
 
 const KIND: Kind = Kind::Topic;
 
@@ -36,6 +37,17 @@ pub(super) async fn reconcile(
     };
     let sight = ctx.observer.topic(topic).await;
     let decision = decide(&sight.observation, ctx.now());
+    if let Some(state) = &sight.state {
+        let facts = TopicFacts {
+            topic: sight.observation.wish.topic.clone(),
+            partitions: state.partitions,
+            replicas: state.replication,
+            in_sync: state.in_sync,
+            records: state.records,
+            labels: topic.spec.topic_labels.clone(),
+        };
+        ctx.metrics.topic(&topic.namespace().unwrap_or_default(), &topic.name_any(), facts);
+    }
     let mut topic = topic.clone();
     let uid = topic.uid().unwrap_or_default();
     let fault = ctx.faults.standing(&uid, &decision);

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::broadcast;
 use tracing::warn;
 
-use crate::api::{RivvenCluster, RivvenConnect, RivvenTopic};
+use crate::api::{RivvenCluster, RivvenConnect};
 use crate::names;
 use crate::observe::caches::Progress;
 use crate::observe::pod::incarnation;
@@ -196,19 +196,4 @@ pub(super) fn refers(
     cluster: &(String, String),
 ) -> bool {
     reference.name == cluster.1 && reference.namespace.clone().or(namespace).as_deref() == Some(cluster.0.as_str())
-}
-
-/// Two objects about the same topic of the same cluster concern each other: when the older goes, the other may act.
-pub(super) fn rivals(
-    store: &Store<DeserializeGuard<RivvenTopic>>,
-    gone: &RivvenTopic,
-) -> Vec<ObjectRef<DeserializeGuard<RivvenTopic>>> {
-    let name = gone.topic_name();
-    let same =
-        |other: &RivvenTopic| other.topic_name() == name && other.spec.cluster_ref.name == gone.spec.cluster_ref.name;
-    store
-        .state_filter(|other| other.0.as_ref().is_ok_and(same))
-        .iter()
-        .map(|other| ObjectRef::from_obj(other.as_ref()))
-        .collect()
 }

@@ -1,8 +1,9 @@
 //! The watch caches, one per kind and watched namespace. Readers only: the controllers drive the watches that fill them.
 
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Debug;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
@@ -64,7 +65,7 @@ where
             .collect()
     }
 
-    /// The objects of every watched namespace that `wanted` picks.
+    /// The objects of every watched namespace that `wanted` picks. It goes through all of them.
     pub fn select_all(&self, wanted: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
         self.scopes.iter().flat_map(|scope| scope.store.state_filter(&wanted)).collect()
     }
@@ -74,6 +75,45 @@ where
     }
 }
 
+/// Which objects may be about a topic, by its name at the broker: among thousands they are not looked for one by one. Whoever
+/// asks looks at the objects themselves, so one too many does no harm.
+#[derive(Clone, Default)]
+pub struct TopicNames(Arc<Mutex<HashMap<String, BTreeSet<(String, String)>>>>);
+
+impl TopicNames {
+    /// An object was seen. Called before it is reconciled.
+    pub fn seen(&self, topic: &RivvenTopic) {
+        self.all().entry(topic.topic_name()).or_default().insert(key(topic));
+    }
+
+    /// An object is gone. The others of its topic's name.
+    pub fn gone(&self, topic: &RivvenTopic) -> Vec<(String, String)> {
+        let (name, key) = (topic.topic_name(), key(topic));
+        let mut all = self.all();
+        let Some(objects) = all.get_mut(&name) else { return Vec::new() };
+        objects.remove(&key);
+        let others = objects.iter().cloned().collect();
+        if objects.is_empty() {
+            all.remove(&name);
+        }
+        others
+    }
+
+    /// Namespace and name of the other objects about the same topic, as far as its name tells.
+    pub fn others(&self, topic: &RivvenTopic) -> Vec<(String, String)> {
+        let own = key(topic);
+        self.all().get(&topic.topic_name()).into_iter().flatten().filter(|other| **other != own).cloned().collect()
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<String, BTreeSet<(String, String)>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key(topic: &RivvenTopic) -> (String, String) {
+    (topic.namespace().unwrap_or_default(), topic.name_any())
+}
+
 /// All caches.
 #[derive(Clone, Default)]
 #[allow(missing_docs, reason = "each field is the cache of the kind it names")]
@@ -81,6 +121,7 @@ pub struct Caches {
     pub progress: Progress,
     pub clusters: Cache<DeserializeGuard<RivvenCluster>>,
     pub topics: Cache<DeserializeGuard<RivvenTopic>>,
+    pub topic_names: TopicNames,
     pub connects: Cache<DeserializeGuard<RivvenConnect>>,
     pub stateful_sets: Cache<StatefulSet>,
     pub deployments: Cache<Deployment>,

@@ -1,11 +1,13 @@
 //! A topic, and the cluster that another object refers to, as they were seen.
 
+use std::sync::Arc;
+
 use kube::ResourceExt;
 use rivven_fsm::topic as fsm;
 
 use super::{Observer, pod};
 use crate::api::{ClusterRef, Phase, RivvenTopic};
-use crate::broker::{BrokerAddress, Token, capabilities};
+use crate::broker::{BrokerAddress, Token, TopicState, capabilities};
 use crate::names;
 
 /// Every namespace, in `spec.allowedNamespaces`.
@@ -21,6 +23,8 @@ pub struct TopicSight {
     pub cluster: String,
     /// The token of the brokers' admin API.
     pub token: Option<Token>,
+    /// What the broker said of it, if there is such a topic.
+    pub state: Option<Arc<TopicState>>,
 }
 
 impl Observer {
@@ -37,16 +41,20 @@ impl Observer {
             replicates = *able;
             token = self.auth_secret(home, &reference.name, uid).await.1;
         }
-        let older = self.older(topic, &namespace);
+        let older = self.older(topic);
+        let mut state = None;
         let seen = match &broker {
             Some((address, incarnation)) if wish.problems.is_empty() && older.is_none() => {
                 match self.brokers.describe_topic(address, incarnation, &wish.topic, replicates, token.as_ref()).await {
                     // A standalone broker holds one copy of each partition; one that replicates tells by partition.
-                    Ok(Some(state)) => fsm::Seen::Present {
-                        partitions: state.partitions,
-                        replication: if replicates { state.replication } else { Some(1) },
-                        config: (*state.config).clone(),
-                    },
+                    Ok(Some(known)) => {
+                        let known = state.insert(known);
+                        fsm::Seen::Present {
+                            partitions: known.partitions,
+                            replication: if replicates { known.replication } else { Some(1) },
+                            config: (*known.config).clone(),
+                        }
+                    }
                     Ok(None) => fsm::Seen::Absent,
                     Err(error) => fsm::Seen::Unknown { why: error.to_string() },
                 }
@@ -68,7 +76,7 @@ impl Observer {
             older,
             seen,
         };
-        TopicSight { observation, broker, cluster: topic.spec.cluster_ref.name.clone(), token }
+        TopicSight { observation, broker, cluster: topic.spec.cluster_ref.name.clone(), token, state }
     }
 
     /// The cluster that an object in `namespace` refers to.
@@ -122,23 +130,25 @@ impl Observer {
     }
 
     /// The oldest other object that manages the same topic of the same cluster, if it is older than this one.
-    fn older(&self, topic: &RivvenTopic, namespace: &str) -> Option<String> {
+    fn older(&self, topic: &RivvenTopic) -> Option<String> {
         let key = |t: &RivvenTopic| {
             let home = t.spec.cluster_ref.namespace.clone().or_else(|| t.namespace()).unwrap_or_default();
             (home, t.spec.cluster_ref.name.clone(), t.topic_name())
         };
         let age = |t: &RivvenTopic| (t.metadata.creation_timestamp.as_ref().map(pod::time), t.uid());
         let (wanted, own_age) = (key(topic), age(topic));
-        let rivals = self.caches.topics.select_all(|other| {
-            other.0.as_ref().is_ok_and(|other| {
-                let same_object =
-                    other.name_any() == topic.name_any() && other.namespace().as_deref() == Some(namespace);
-                !same_object
-                    && other.metadata.deletion_timestamp.is_none()
-                    && key(other) == wanted
-                    && age(other) < own_age
+        let rivals: Vec<_> = self
+            .caches
+            .topic_names
+            .others(topic)
+            .into_iter()
+            .filter_map(|(namespace, name)| self.caches.topics.get(&namespace, &name))
+            .filter(|other| {
+                other.0.as_ref().is_ok_and(|other| {
+                    other.metadata.deletion_timestamp.is_none() && key(other) == wanted && age(other) < own_age
+                })
             })
-        });
+            .collect();
         let oldest = rivals.iter().filter_map(|rival| rival.0.as_ref().ok()).min_by_key(|rival| age(rival))?;
         Some(format!("{}/{}", oldest.namespace().unwrap_or_default(), oldest.name_any()))
     }

@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 use rivven_fsm::{IllegalTransition, Kind, Phase, Reason};
 
 use super::objects::Objects;
+use super::topics::{TopicFacts, Topics};
 
 /// The content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -104,9 +105,39 @@ const LEADER: Description =
 const BUILD: Description =
     describe("rivven_operator_build_info", "info", &["version"], "The operator's version; always 1");
 
+pub(super) const TOPIC_PARTITIONS: Description = topic("rivven_topic_partitions", "Partitions of a topic");
+pub(super) const TOPIC_REPLICAS: Description =
+    topic("rivven_topic_replicas", "The least number of replicas of a topic's partitions, where brokers replicate");
+pub(super) const TOPIC_IN_SYNC: Description = topic(
+    "rivven_topic_in_sync_replicas",
+    "The least number of replicas in sync of a topic's partitions, where brokers replicate; as old as a resync",
+);
+pub(super) const TOPIC_RECORDS: Description =
+    topic("rivven_topic_records", "Records of a topic, where brokers tell of them; as old as a resync");
+
+const fn topic(name: &'static str, help: &'static str) -> Description {
+    describe(name, "gauge", &["namespace", "name", "topic", "label_*"], help)
+}
+
 /// Every metric, in the order of the documentation.
-pub const METRICS: &[Description] =
-    &[RECONCILES, ERRORS, DURATION, PHASE, TRANSITIONS, ILLEGAL, STEPS, BLOCKED, CALLS, CALL_DURATION, LEADER, BUILD];
+pub const METRICS: &[Description] = &[
+    RECONCILES,
+    ERRORS,
+    DURATION,
+    PHASE,
+    TRANSITIONS,
+    ILLEGAL,
+    STEPS,
+    BLOCKED,
+    CALLS,
+    CALL_DURATION,
+    LEADER,
+    BUILD,
+    TOPIC_PARTITIONS,
+    TOPIC_REPLICAS,
+    TOPIC_IN_SYNC,
+    TOPIC_RECORDS,
+];
 
 /// Every metric as a table in Markdown.
 pub fn reference() -> String {
@@ -218,6 +249,7 @@ struct Series {
     call_durations: Histograms<1>,
     leader: Gauge,
     objects: Arc<Objects>,
+    topics: Arc<Topics>,
 }
 
 impl Metrics {
@@ -235,11 +267,13 @@ impl Metrics {
             call_durations: histograms(&mut registry, &CALL_DURATION),
             leader: Gauge::default(),
             objects: Arc::default(),
+            topics: Arc::default(),
         };
         registry.register(LEADER.name, LEADER.help, series.leader.clone());
         let build = Info::new([("version", version.to_owned())]);
         registry.register(BUILD.name.trim_end_matches("_info"), BUILD.help, build);
         registry.register_collector(Box::new(series.objects.clone()));
+        registry.register_collector(Box::new(series.topics.clone()));
         Self { registry: Arc::new(registry), series: Arc::new(series) }
     }
 
@@ -270,6 +304,14 @@ impl Metrics {
     /// An object is gone, and its series with it.
     pub fn forget(&self, kind: Kind, namespace: &str, name: &str) {
         self.series.objects.remove(kind, namespace, name);
+        if kind == Kind::Topic {
+            self.series.topics.remove(namespace, name);
+        }
+    }
+
+    /// How a topic was read back.
+    pub fn topic(&self, namespace: &str, name: &str, facts: TopicFacts) {
+        self.series.topics.set(namespace, name, facts);
     }
 
     /// An object has changed its phase.

@@ -17,3 +17,4 @@ pub mod objects;
 pub mod probe;
 pub mod server;
 pub mod shutdown;
+pub mod topics;

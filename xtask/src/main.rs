@@ -38,6 +38,12 @@ enum Chore {
         /// Passed on to the test runner.
         args: Vec<String>,
     },
+    /// Many topics on a local Kubernetes that stays up: how fast they are made, and that they are silent then.
+    Many {
+        /// How many.
+        #[arg(default_value_t = 10_000)]
+        topics: u32,
+    },
     /// The custom resources and every sample on the oldest supported Kubernetes.
     Oldest,
     /// Starts a local Kubernetes with the images of the broker and of the operator.
@@ -74,6 +80,7 @@ fn main() -> Result<()> {
         Chore::Demo => demo::run(),
         Chore::Test { only } => test::run(only.as_deref()),
         Chore::E2e { args } => test::end_to_end(&args),
+        Chore::Many { topics } => test::many(topics),
         Chore::Oldest => test::oldest(),
         Chore::Up { name } => {
             name.up_with_images()?;

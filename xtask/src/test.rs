@@ -103,16 +103,27 @@ fn e2e(args: &[&str]) -> Result<Tally> {
         "--nocapture",
     ])
     .args(args);
+    count(with_cluster(tests)?)
+}
+
+/// The measurement of many topics by itself.
+pub(crate) fn many(topics: u32) -> Result<()> {
+    CLUSTER.up_with_images()?;
+    with_cluster(program(tools::many()?).arg(topics.to_string()))?.show()
+}
+
+/// What programs that use the cluster are told.
+fn with_cluster(tests: Run) -> Result<Run> {
     let state = CLUSTER.state();
     let tests =
         tests.env("KUBECONFIG", CLUSTER.kubeconfig()).env("RIVVEN_E2E_AUDIT_LOG", state.join("audit/audit.log"));
     // For the scripts that tests run themselves.
     let tests = CLUSTER.variables()?.iter().fold(tests, |tests, (name, value)| tests.env(name, value));
-    let tests = tests
+    Ok(tests
         .env("RIVVEN_E2E_HELM", tools::helm()?)
         .env("RIVVEN_E2E_OPERATOR", tools::operator_binary()?)
-        .env("RIVVEN_E2E_ROOT", paths::root());
-    count(tests)
+        .env("RIVVEN_E2E_MANY", tools::many()?)
+        .env("RIVVEN_E2E_ROOT", paths::root()))
 }
 
 /// The custom resources and every sample on the oldest Kubernetes that is supported. Not part of every run: it builds an

@@ -4,6 +4,7 @@
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
@@ -198,27 +199,41 @@ fn released(package: &str, root: &Path, features: &[&str]) -> Result<()> {
 
 /// The operator, static.
 pub(crate) fn operator() -> Result<PathBuf> {
-    of_this_checkout("the operator", "rivven-operator", "rivven-operator")
+    of_this_checkout("rivven-operator")
 }
 
 /// The test broker, static.
 pub(crate) fn test_broker() -> Result<PathBuf> {
-    of_this_checkout("the test broker", "rivven-test-broker", "rivvend")
+    of_this_checkout("rivvend")
 }
 
 /// The load generator, static.
 pub(crate) fn load_generator() -> Result<PathBuf> {
-    of_this_checkout("the load generator", "rivven-conformance", "load")
+    of_this_checkout("load")
 }
 
-/// A program of this checkout, static.
-fn of_this_checkout(what: &str, package: &str, program_name: &str) -> Result<PathBuf> {
-    step(&format!("building {what}"), || {
+/// What measures many topics, static.
+pub(crate) fn many() -> Result<PathBuf> {
+    of_this_checkout("many")
+}
+
+/// A program of this checkout, static. All are built together, for then what they share is built once.
+fn of_this_checkout(program_name: &str) -> Result<PathBuf> {
+    const PACKAGES: [&str; 4] = ["rivven-operator", "rivven-test-broker", "rivven-conformance", "rivven-e2e"];
+    const PROGRAMS: [&str; 4] = ["rivven-operator", "rivvend", "load", "many"];
+    let built = operator_target()?.join(TARGET).join("release").join(program_name);
+    static BUILT: OnceLock<()> = OnceLock::new();
+    if BUILT.get().is_some() {
+        return Ok(built);
+    }
+    step("building the operator, the test broker and the programs of tests", || {
         let build = program("cargo").args(["build", "--quiet", "--release", "--locked", "--target", TARGET]);
-        let build = build.args(["--package", package, "--bin", program_name]);
+        let build = PACKAGES.iter().fold(build, |build, package| build.args(["--package", package]));
+        let build = PROGRAMS.iter().fold(build, |build, program| build.args(["--bin", program]));
         build.env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", operator_target()?).dir(paths::root()).show()
     })?;
-    Ok(operator_target()?.join(TARGET).join("release").join(program_name))
+    let _ = BUILT.set(());
+    Ok(built)
 }
 
 /// A folder of its own: other flags than those of the tests would make each build undo the other.

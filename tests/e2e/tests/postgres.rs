@@ -61,6 +61,10 @@ async fn the_released_worker_goes_down_with_a_database_so_it_is_not_given_one() 
     let slot = database.sql("SELECT active FROM pg_replication_slots WHERE slot_name = 'rivven'").await?;
     ensure!(slot == "f", "it made the slot and does not follow it: {slot:?}");
     let status = place.pipeline_says("renamed", |status| status.phase == Some(Phase::Degraded)).await?;
-    println!("the released worker and PostgreSQL: {}: {}", reason(&status), status.message.as_deref().unwrap_or_default());
+    println!(
+        "the released worker and PostgreSQL: {}: {}",
+        reason(&status),
+        status.message.as_deref().unwrap_or_default()
+    );
     place.done().await
 }

@@ -1,12 +1,15 @@
 //! How a broker is reached: directly by its DNS name, or through the API server when the operator runs outside.
 
 use std::hash::{Hash, Hasher};
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, ToSocketAddrs};
 
 use super::{Error, Tls};
@@ -90,9 +93,36 @@ impl Access {
 async fn dial(to: impl ToSocketAddrs) -> Result<Box<dyn Stream>, Error> {
     let unreachable = |error: std::io::Error| Error::Unreachable(error.to_string());
     let stream = TcpStream::connect(to).await.map_err(unreachable)?;
-    // One request at a time: there is nothing to gather small segments for.
+    // Requests are written when they are whole: there is nothing to gather small segments for.
     stream.set_nodelay(true).map_err(unreachable)?;
-    Ok(Box::new(stream))
+    Ok(Box::new(Prompt(stream)))
+}
+
+/// A connection whose segments are acknowledged at once. The released broker sends each answer in two, and the second only
+/// when the first was acknowledged: 44 ms later, by what Linux does otherwise (observed on 0.0.22).
+struct Prompt(TcpStream);
+
+impl AsyncRead for Prompt {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // The kernel forgets it again; and that it cannot be had is no reason not to read.
+        #[cfg(target_os = "linux")]
+        let _ = self.0.set_quickack(true);
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Prompt {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
 }
 
 async fn forward(client: &Client, address: &BrokerAddress, port: u16) -> Result<Box<dyn Stream>, Error> {

@@ -207,18 +207,19 @@ impl Session {
         if expected(&answer) { Ok(Reply::Done) } else { Err(unexpected(request.operation(), &answer)) }
     }
 
-    /// `None`: there is no such topic. Its configuration is asked for only then: for an unknown topic the broker
-    /// answers with defaults and no error (observed on 0.0.22).
+    /// `None`: there is no such topic. Its configuration is asked for at the same time, and counts only if there is one: for
+    /// an unknown topic the broker answers with defaults and no error (observed on 0.0.22).
     async fn describe_topic(&self, topic: &str, replicas: bool) -> Result<Option<TopicState>, Error> {
-        let partitions = match self.exchange(Wire::GetMetadata { topic: topic.to_owned() }).await {
+        let name = [topic.to_owned()];
+        let (metadata, configs) =
+            tokio::join!(self.exchange(Wire::GetMetadata { topic: topic.to_owned() }), self.describe_configs(&name));
+        let partitions = match metadata {
             Ok(Response::Metadata { partitions, .. }) => partitions,
             Ok(other) => return Err(unexpected("metadata", &other)),
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error),
         };
-        let config = self
-            .describe_configs(&[topic.to_owned()])
-            .await?
+        let config = configs?
             .remove(topic)
             .ok_or_else(|| Error::Protocol(format!("the configuration of {topic} is missing in the answer")))?;
         if replicas {
@@ -553,11 +554,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unknown_topic_is_not_asked_for_its_configuration() {
+    async fn the_configuration_of_an_unknown_topic_does_not_count() {
         let (session, mut broker) = session().await;
         let words = Response::Error { message: "Topic not found: orders".to_owned() };
+        let answers = async {
+            serve(&mut broker, 0, |_| words).await;
+            serve(&mut broker, 0, |_| Response::TopicConfigsDescribed { configs: Vec::new() }).await;
+        };
         let request = Request::DescribeTopic("orders", false);
-        let (outcome, ()) = tokio::join!(session.send(&request), serve(&mut broker, 0, |_| words));
+        let (outcome, ()) = tokio::join!(session.send(&request), answers);
         assert!(matches!(outcome, Ok(Reply::Topic(None))));
     }
 

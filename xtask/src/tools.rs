@@ -24,6 +24,9 @@ const CARGO_DENY: &str = "0.20.2";
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 pub(crate) const STATIC: &str = "-C target-feature=+crt-static";
 
+/// How programs of this checkout are built for a local Kubernetes.
+const PROFILE: &str = "local";
+
 /// Debian package and a file by which it is known to be there.
 const PACKAGES: &[(&str, &str)] = &[
     ("containerd", "/usr/bin/containerd"),
@@ -221,13 +224,13 @@ pub(crate) fn many() -> Result<PathBuf> {
 fn of_this_checkout(program_name: &str) -> Result<PathBuf> {
     const PACKAGES: [&str; 4] = ["rivven-operator", "rivven-test-broker", "rivven-conformance", "rivven-e2e"];
     const PROGRAMS: [&str; 4] = ["rivven-operator", "rivvend", "load", "many"];
-    let built = operator_target()?.join(TARGET).join("release").join(program_name);
+    let built = operator_target()?.join(TARGET).join(PROFILE).join(program_name);
     static BUILT: OnceLock<()> = OnceLock::new();
     if BUILT.get().is_some() {
         return Ok(built);
     }
     step("building the operator, the test broker and the programs of tests", || {
-        let build = program("cargo").args(["build", "--quiet", "--release", "--locked", "--target", TARGET]);
+        let build = program("cargo").args(["build", "--quiet", "--profile", PROFILE, "--locked", "--target", TARGET]);
         let build = PACKAGES.iter().fold(build, |build, package| build.args(["--package", package]));
         let build = PROGRAMS.iter().fold(build, |build, program| build.args(["--bin", program]));
         build.env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", operator_target()?).dir(paths::root()).show()
@@ -243,7 +246,7 @@ fn operator_target() -> Result<PathBuf> {
 
 /// Where [`operator`] puts it.
 pub(crate) fn operator_binary() -> Result<PathBuf> {
-    Ok(operator_target()?.join(TARGET).join("release/rivven-operator"))
+    Ok(operator_target()?.join(TARGET).join(PROFILE).join("rivven-operator"))
 }
 
 /// `cargo deny`.

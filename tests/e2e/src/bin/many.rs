@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use futures::AsyncBufReadExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use futures::{AsyncBufReadExt, TryFutureExt};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchParams};
@@ -31,7 +31,7 @@ const CONFIG: [(&str, &str); 7] = [
     ("min.insync.replicas", "1"),
     ("max.message.bytes", "1048576"),
 ];
-const RESYNC: &str = "resyncSeconds=60";
+const RESYNC: &str = "resyncSeconds=30";
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -56,12 +56,8 @@ async fn measure(place: &Place, cluster: &str, count: usize) -> Result<()> {
     let brokers = bare_client(place, cluster, count).await?;
     println!("{kind}: {count} topics by the published client: {brokers:.1} a second");
 
-    operate(&place.client, 0).await?;
     let writes = bare_writes(place, cluster, count).await?;
     println!("{kind}: {count} times {WRITES} writes by a plain client: {writes:.1} a second");
-    operate(&place.client, 1).await?;
-    operator::leading(&place.client).await?;
-
     let mark = Mark::now()?;
     let rate = by_the_operator(place, cluster, count).await?;
     let requests = mark.requests(operator::USER)?;
@@ -153,36 +149,36 @@ fn topic(place: &Place, cluster: &str, name: &str) -> Result<RivvenTopic> {
     }))?)
 }
 
-/// The writes that the operator makes for a topic, by a client that does nothing else. The objects are there before, as
-/// they are for the operator.
+/// The writes that the operator makes for a topic, with the same content and as closely watched, by a client that does
+/// nothing else. The objects are there before, as they are for the operator.
 async fn bare_writes(place: &Place, cluster: &str, count: usize) -> Result<f64> {
     let api = place.api::<RivvenTopic>();
+    // One that the operator made is what the others are written like.
+    api.create(&PostParams::default(), &topic(place, cluster, "model")?).await?;
+    let model = place.topic_is("model", Phase::Ready).await?;
+    let status = serde_json::to_value(&model.status)?;
+    let mark = json!({ "metadata": { "annotations": model.annotations(), "finalizers": ["example.com/plain"] } });
+    operate(&place.client, 0).await?;
+
+    let name = |nth: usize| format!("plain-{nth}");
     let create = |nth| {
-        let (api, object) = (api.clone(), topic(place, cluster, &format!("plain-{nth}")));
+        let (api, object) = (api.clone(), topic(place, cluster, &name(nth)));
         async move { Ok(drop(api.create(&PostParams::default(), &object?).await?)) }
     };
     rate(count, create).await?;
+    let version = version(&api).await?;
     let events = place.api::<Event>();
-    let namespace = place.namespace.clone();
-    let rate = rate(count, |nth| {
-        let (api, events, namespace) = (api.clone(), events.clone(), namespace.clone());
+    let params = PatchParams::default();
+    let write = |nth| {
+        let (api, events, params) = (&api, &events, &params);
+        let (name, namespace) = (name(nth), &place.namespace);
+        let (mut first, last, mark) = (status.clone(), json!({ "status": status }), mark.clone());
         async move {
-            let name = format!("plain-{nth}");
-            let params = PatchParams::default();
-            let status = |phase: &str| {
-                json!({ "status": {
-                    "phase": phase, "reason": "TopicCreating", "message": "topic is being created", "topicName": name,
-                    "config": CONFIG.into_iter().collect::<BTreeMap<_, _>>(),
-                    "conditions": [{
-                        "type": "Ready", "status": "False", "reason": "TopicCreating", "message": "topic is being created",
-                        "lastTransitionTime": "2026-01-01T00:00:00Z",
-                    }],
-                } })
-            };
-            api.patch_status(&name, &params, &Patch::Merge(status("Provisioning"))).await?;
-            let mark = json!({ "metadata": { "annotations": { "rivven.io/plain": "here" } } });
-            api.patch_metadata(&name, &params, &Patch::Merge(mark)).await?;
-            api.patch_status(&name, &params, &Patch::Merge(status("Ready"))).await?;
+            first["phase"] = json!("Provisioning");
+            first["config"] = json!({});
+            api.patch_status(&name, params, &Patch::Merge(json!({ "status": first }))).await?;
+            api.patch_metadata(&name, params, &Patch::Merge(mark)).await?;
+            api.patch_status(&name, params, &Patch::Merge(last)).await?;
             let event = serde_json::from_value(json!({
                 "metadata": { "name": format!("{name}.event"), "namespace": namespace },
                 "action": "Ready", "reason": "AsWanted", "type": "Normal", "note": "Provisioning -> Ready",
@@ -192,14 +188,49 @@ async fn bare_writes(place: &Place, cluster: &str, count: usize) -> Result<f64> 
             }))?;
             Ok(drop(events.create(&PostParams::default(), &event).await?))
         }
-    })
-    .await?;
-    api.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
-    wait::until("the plain objects gone", || async {
-        Ok(api.list_metadata(&ListParams::default().limit(1)).await?.items.is_empty().then_some(()))
-    })
-    .await?;
-    Ok(rate)
+    };
+    let began = Instant::now();
+    futures::try_join!(rate(count, write), all_ready(place, version, "plain-", count))?;
+    let made = ratio(count, 1) / began.elapsed().as_secs_f64();
+    let free = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+    let release = |nth| {
+        let (api, params, free, name) = (&api, &params, &free, name(nth));
+        async move {
+            api.delete(&name, &DeleteParams::default()).await?;
+            Ok(drop(api.patch_metadata(&name, params, free).await?))
+        }
+    };
+    rate(count, release).await?;
+    Ok(made)
+}
+
+async fn version(api: &Api<RivvenTopic>) -> Result<String> {
+    Ok(api.list_metadata(&ListParams::default().limit(1)).await?.metadata.resource_version.unwrap_or_default())
+}
+
+/// Watches until so many topics of this prefix are Ready. As text: reading each object would cost as much as making it.
+async fn all_ready(place: &Place, mut version: String, prefix: &str, count: usize) -> Result<()> {
+    let between = |text: &str, before: &str| {
+        let (_, rest) = text.split_once(before)?;
+        Some(rest.split_once('"')?.0.to_owned())
+    };
+    let path = format!("/apis/rivven.io/v1alpha1/namespaces/{}/rivventopics", place.namespace);
+    let mut ready = BTreeSet::new();
+    loop {
+        let params = WatchParams::default().timeout(290).disable_bookmarks();
+        let request = kube::core::Request::new(path.clone()).watch(&params, &version)?;
+        let mut lines = std::pin::pin!(place.client.request_stream(request).await?.lines());
+        while let Some(line) = lines.next().await {
+            let line = line?;
+            version = between(&line, r#""resourceVersion":""#).unwrap_or(version);
+            if line.contains(r#""phase":"Ready""#) {
+                ready.extend(between(&line, &format!(r#""name":"{prefix}"#)));
+            }
+            if ready.len() == count {
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// From the moment that the operator may begin, with all objects there, until the last is Ready.
@@ -211,37 +242,12 @@ async fn by_the_operator(place: &Place, cluster: &str, count: usize) -> Result<f
         async move { Ok(drop(api.create(&PostParams::default(), &object?).await?)) }
     };
     rate(count, create).await?;
-    let version =
-        api.list_metadata(&ListParams::default().limit(1)).await?.metadata.resource_version.unwrap_or_default();
+    let version = version(&api).await?;
     operate(&place.client, 1).await?;
     operator::leading(&place.client).await?;
     let began = Instant::now();
-    // As text: reading each object would cost as much as making it.
-    let request = kube::core::Request::new(RivvenTopic::url(place))
-        .watch(&WatchParams::default().timeout(290).disable_bookmarks(), &version)?;
-    let lines = place.client.request_stream(request).map_err(anyhow::Error::from).await?.lines();
-    let mut lines = std::pin::pin!(lines);
-    let mut ready = BTreeSet::new();
-    while ready.len() < count {
-        let line = lines.next().await.context("the watch ended before all were Ready")??;
-        if line.contains(r#""phase":"Ready""#)
-            && let Some((_, rest)) = line.split_once(r#""name":"t-"#)
-            && let Some((nth, _)) = rest.split_once('"')
-        {
-            ready.insert(nth.to_owned());
-        }
-    }
+    all_ready(place, version, "t-", count).await?;
     Ok(ratio(count, 1) / began.elapsed().as_secs_f64())
-}
-
-trait Url {
-    fn url(place: &Place) -> String;
-}
-
-impl Url for RivvenTopic {
-    fn url(place: &Place) -> String {
-        format!("/apis/rivven.io/v1alpha1/namespaces/{}/rivventopics", place.namespace)
-    }
 }
 
 /// The broker calls so far, by operation.
@@ -272,7 +278,7 @@ async fn silent(place: &Place, kind: &str, count: usize) -> Result<()> {
     })
     .await?;
     let (mark, before) = (Mark::now()?, calls(&place.client).await?);
-    tokio::time::sleep(Duration::from_secs(120)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     let requests = mark.requests(operator::USER)?;
     let mut more = calls(&place.client).await?;
     for (operation, count) in &mut more {

@@ -67,4 +67,4 @@ start coredns "$BIN/coredns" -conf "$STATE/Corefile"
 admin apply -f "$here/storage-class.yaml" >/dev/null
 admin create --validate=false -f "$BIN/cert-manager.yaml" >/dev/null
 admin create namespace cert-manager >/dev/null
-start cert-manager "$BIN/cert-manager" --kubeconfig="$STATE/admin.conf" --leader-elect=false --cluster-resource-namespace=cert-manager
+start cert-manager "$BIN/cert-manager" --kubeconfig="$STATE/admin.conf" --cluster-resource-namespace=cert-manager

@@ -135,7 +135,7 @@ fn no_two_keys_share_a_variable() {
     let names = "[a-zA-Z0-9._-]{1,6}";
     let pair = (any::<bool>(), names, names);
     runner(5000)
-        .run(&(pair.clone(), pair), |(one, other)| {
+        .run(&(pair, pair), |(one, other)| {
             let of = |(sink, name, key): &(bool, String, String)| {
                 variable(&id(if *sink { Role::Sink } else { Role::Source }, name), key)
             };
@@ -152,12 +152,14 @@ fn id(role: Role, name: &str) -> Connector {
     Connector { role, name: name.to_owned() }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it is made where it is passed")]
 fn source(fields: Value) -> SourceConnector {
     let mut whole = json!({ "name": "s", "connector": "datagen", "topic": "t" });
     whole.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     serde_json::from_value(whole).unwrap()
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it is made where it is passed")]
 fn sink(fields: Value) -> SinkConnector {
     let mut whole = json!({ "name": "s", "connector": "stdout", "topics": ["t"], "consumerGroup": "g" });
     whole.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());

@@ -104,16 +104,17 @@ struct Prompt(TcpStream);
 
 impl AsyncRead for Prompt {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // The kernel forgets it again; and that it cannot be had is no reason not to read.
-        #[cfg(target_os = "linux")]
-        let _ = self.0.set_quickack(true);
         Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Prompt {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.0).poll_write(cx, bytes);
+        // The kernel forgets it whenever something is sent; and that it cannot be had is no reason not to go on.
+        #[cfg(target_os = "linux")]
+        let _ = self.0.set_quickack(true);
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

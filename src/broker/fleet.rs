@@ -76,11 +76,13 @@ struct Shared {
 struct Known {
     itself: tokio::sync::Mutex<Option<Said<Answer>>>,
     partitions: tokio::sync::Mutex<Option<Said<Partitions>>>,
-    topics: tokio::sync::Mutex<Option<Said<Result<Arc<Listing>, Error>>>>,
+    topics: tokio::sync::Mutex<Option<Said<Listed>>>,
     /// By group.
     lags: tokio::sync::Mutex<HashMap<String, Said<Option<u64>>>>,
     session: tokio::sync::Mutex<Option<Arc<Session>>>,
 }
+
+type Listed = Result<Arc<Listing>, Error>;
 
 /// What one start of a broker said.
 struct Said<T> {
@@ -242,9 +244,9 @@ impl Brokers {
             };
         };
         let names = shown.iter().map(|topic| topic.name.clone()).collect();
-        let mut configs = match self.call(address, incarnation, known, &Request::DescribeConfigs(names)).await? {
-            Reply::Configs(configs) => configs,
-            _ => return Err(Error::Protocol("an answer without configurations".to_owned())),
+        let reply = self.call(address, incarnation, known, &Request::DescribeConfigs(names)).await?;
+        let Reply::Configs(mut configs) = reply else {
+            return Err(Error::Protocol("an answer without configurations".to_owned()));
         };
         Ok(Listing::of(shown.into_iter().map(|topic| {
             let state = configs.remove(&topic.name).map(|config| TopicState {

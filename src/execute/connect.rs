@@ -49,16 +49,12 @@ impl Executor {
             Object::Secret(index) => Some(secret_data(sight, index)?),
             _ => None,
         };
-        match sight.live.get(&object) {
-            Some(live) => {
-                apply::replace_with(&self.client, desired, live, secret).await?;
-                Ok(format!("{} {name} brought to what is wanted", object.kind()))
-            }
-            None => {
-                apply::create(&self.client, desired, secret).await?;
-                Ok(format!("{} {name} created", object.kind()))
-            }
+        if let Some(live) = sight.live.get(&object) {
+            apply::replace_with(&self.client, desired, live, secret).await?;
+            return Ok(format!("{} {name} brought to what is wanted", object.kind()));
         }
+        apply::create(&self.client, desired, secret).await?;
+        Ok(format!("{} {name} created", object.kind()))
     }
 }
 

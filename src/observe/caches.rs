@@ -78,7 +78,10 @@ where
 /// Which objects may be about a topic, by its name at the broker: among thousands they are not looked for one by one. Whoever
 /// asks looks at the objects themselves, so one too many does no harm.
 #[derive(Clone, Default)]
-pub struct TopicNames(Arc<Mutex<HashMap<String, BTreeSet<(String, String)>>>>);
+pub struct TopicNames(Arc<Mutex<ByTopic>>);
+
+/// Namespaces and names of objects by the topic's name.
+type ByTopic = HashMap<String, BTreeSet<(String, String)>>;
 
 impl TopicNames {
     /// An object was seen. Called before it is reconciled.
@@ -105,7 +108,7 @@ impl TopicNames {
         self.all().get(&topic.topic_name()).into_iter().flatten().filter(|other| **other != own).cloned().collect()
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<String, BTreeSet<(String, String)>>> {
+    fn all(&self) -> MutexGuard<'_, ByTopic> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -369,13 +369,13 @@ impl Observer {
     async fn live_object(&self, namespace: &str, name: &str, object: Object) -> Result<Option<Value>, ObserveError> {
         let wanted = object_name(name, object);
         let caches = &self.caches;
-        let cached = match object {
+        let known = match object {
             Object::ConfigMap => caches.config_maps.get(namespace, &wanted).map(|found| value(found.as_ref())),
             Object::Service => caches.services.get(namespace, &wanted).map(|found| value(found.as_ref())),
             Object::Worker(_) => caches.deployments.get(namespace, &wanted).map(|found| value(found.as_ref())),
             Object::Secret(_) | Object::ServiceMonitor => None,
         };
-        match cached {
+        match known {
             Some(found) => found.map(Some),
             None => self.api_of(namespace, object).get_opt(&wanted).await?.map(|found| value(&found)).transpose(),
         }

@@ -214,12 +214,12 @@ pub(crate) fn many() -> Result<PathBuf> {
 
 /// A program of this checkout, static. All are built together, for then what they share is built once.
 fn of_this_checkout(program_name: &str) -> Result<PathBuf> {
+    static BUILT: OnceLock<()> = OnceLock::new();
     const PACKAGES: [&str; 4] = ["rivven-operator", "rivven-test-broker", "rivven-conformance", "rivven-e2e"];
     const PROGRAMS: [&str; 4] = ["rivven-operator", "rivvend", "load", "many"];
-    let built = operator_target()?.join(TARGET).join(PROFILE).join(program_name);
-    static BUILT: OnceLock<()> = OnceLock::new();
+    let path = operator_target()?.join(TARGET).join(PROFILE).join(program_name);
     if BUILT.get().is_some() {
-        return Ok(built);
+        return Ok(path);
     }
     step("building the operator, the test broker and the programs of tests", || {
         let build = program("cargo").args(["build", "--quiet", "--profile", PROFILE, "--locked", "--target", TARGET]);
@@ -228,7 +228,7 @@ fn of_this_checkout(program_name: &str) -> Result<PathBuf> {
         build.env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", operator_target()?).dir(paths::root()).show()
     })?;
     let _ = BUILT.set(());
-    Ok(built)
+    Ok(path)
 }
 
 /// A folder of its own: other flags than those of the tests would make each build undo the other.

@@ -34,7 +34,7 @@ pub struct SimPod {
 pub enum Actor {
     /// The Deployment controller sees this worker's Deployment.
     Controller(u32),
-    /// Its ReplicaSet makes the pod that is missing.
+    /// Its `ReplicaSet` makes the pod that is missing.
     ReplicaSet(u32),
     /// Its pods come up, or are gone if they are to go.
     Kubelet(u32),

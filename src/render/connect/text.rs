@@ -102,8 +102,8 @@ pub fn escaped(text: &str) -> String {
 
 fn write(node: &Node, depth: usize, out: &mut String) {
     match node {
-        Node::Variable { name, bare: true } => out.push_str(&format!("${{{name}}}")),
-        Node::Variable { name, bare: false } => out.push_str(&format!("\"${{{name}}}\"")),
+        Node::Variable { name, bare: true } => out.extend(["${", name, "}"]),
+        Node::Variable { name, bare: false } => out.extend(["\"${", name, "}\""]),
         Node::Map(map) => {
             let entries = map.iter().map(|(key, value)| (Some(key.as_str()), Item::Node(value)));
             block('{', '}', entries, depth, out);
@@ -119,7 +119,7 @@ enum Item<'a> {
 
 fn plain(value: &Value, depth: usize, out: &mut String) {
     match value {
-        Value::String(text) => out.push_str(&format!("\"{}\"", escaped(text))),
+        Value::String(text) => out.extend(["\"", &escaped(text), "\""]),
         Value::Array(list) => block('[', ']', list.iter().map(|value| (None, Item::Value(value))), depth, out),
         Value::Object(map) => {
             let entries = map.iter().map(|(key, value)| (Some(key.as_str()), Item::Value(value)));
@@ -143,7 +143,7 @@ fn block<'a>(
         empty = false;
         out.push_str(&"  ".repeat(depth + 1));
         if let Some(key) = key {
-            out.push_str(&format!("\"{}\": ", escaped(key)));
+            out.extend(["\"", &escaped(key), "\": "]);
         }
         match item {
             Item::Node(node) => write(node, depth + 1, out),

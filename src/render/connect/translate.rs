@@ -397,10 +397,10 @@ fn required(config: &Node, keys: &[&str]) -> Result<(), Refusal> {
 
 /// A wrong value of `postgres-cdc` ends the whole worker, and every connector on it, at its start (observed on 0.0.22).
 fn whole(config: &Node) -> Result<(), Refusal> {
+    type Rule<'a> = (&'a str, &'a dyn Fn(&Value) -> bool, &'a str);
     let text = |value: &Value, most: usize| value.as_str().is_some_and(|t| !t.is_empty() && t.chars().count() <= most);
     let number = |value: &Value, most: u64| value.as_u64().is_some_and(|number| (1..=most).contains(&number));
     let texts = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(Value::is_string));
-    type Rule<'a> = (&'a str, &'a dyn Fn(&Value) -> bool, &'a str);
     let rules: [Rule<'_>; 15] = [
         ("host", &|v| text(v, 4096), "a text"),
         ("database", &|v| text(v, 4096), "a text"),

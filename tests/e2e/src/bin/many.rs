@@ -163,7 +163,7 @@ async fn bare_writes(place: &Place, cluster: &str, count: usize) -> Result<f64> 
     let name = |nth: usize| format!("plain-{nth}");
     let create = |nth| {
         let (api, object) = (api.clone(), topic(place, cluster, &name(nth)));
-        async move { Ok(drop(api.create(&PostParams::default(), &object?).await?)) }
+        async move { api.create(&PostParams::default(), &object?).await.map(drop).map_err(Into::into) }
     };
     rate(count, create).await?;
     let version = version(&api).await?;
@@ -186,7 +186,8 @@ async fn bare_writes(place: &Place, cluster: &str, count: usize) -> Result<f64> 
                 "reportingController": "plain", "reportingInstance": "plain",
                 "regarding": { "apiVersion": "rivven.io/v1alpha1", "kind": "RivvenTopic", "name": name, "namespace": namespace },
             }))?;
-            Ok(drop(events.create(&PostParams::default(), &event).await?))
+            events.create(&PostParams::default(), &event).await?;
+            Ok(())
         }
     };
     let began = Instant::now();
@@ -197,7 +198,8 @@ async fn bare_writes(place: &Place, cluster: &str, count: usize) -> Result<f64> 
         let (api, params, free, name) = (&api, &params, &free, name(nth));
         async move {
             api.delete(&name, &DeleteParams::default()).await?;
-            Ok(drop(api.patch_metadata(&name, params, free).await?))
+            api.patch_metadata(&name, params, free).await?;
+            Ok(())
         }
     };
     rate(count, release).await?;
@@ -239,7 +241,7 @@ async fn by_the_operator(place: &Place, cluster: &str, count: usize) -> Result<f
     let api = place.api::<RivvenTopic>();
     let create = |nth| {
         let (api, object) = (api.clone(), topic(place, cluster, &format!("t-{nth}")));
-        async move { Ok(drop(api.create(&PostParams::default(), &object?).await?)) }
+        async move { api.create(&PostParams::default(), &object?).await.map(drop).map_err(Into::into) }
     };
     rate(count, create).await?;
     let version = version(&api).await?;

@@ -46,7 +46,7 @@ fn reconcile(store: &mut Store, key: &Key, deployment: &Value) {
         for _ in active..wanted {
             // A number that nobody has: as good as the random letters of the real one.
             let name = |nth: usize| format!("{}-{revision}-{nth}", key.name);
-            let free = (0..).map(name).find(|name| store.get(&Key::core("pods", &key.namespace, name)).is_none());
+            let free = (0..1_000).map(name).find(|name| store.get(&Key::core("pods", &key.namespace, name)).is_none());
             let _ = store.create(&kind, &key.namespace, new_pod(deployment, &free.unwrap_or_default(), &revision));
         }
     }

@@ -21,6 +21,9 @@ use serde_json::json;
 const AT_ONCE: usize = 16;
 /// What the operator writes for a topic: two of its status, its mark, an Event.
 const WRITES: usize = 4;
+/// The least part of the slower bare loop's rate. API server, brokers and operator share the processors of one machine,
+/// and each bare loop has them to itself.
+const LEAST: f64 = 0.4;
 /// The configuration that a topic gets if its spec says nothing, in the broker's keys.
 const CONFIG: [(&str, &str); 7] = [
     ("retention.ms", "604800000"),
@@ -72,7 +75,7 @@ async fn measure(place: &Place, cluster: &str, count: usize) -> Result<()> {
         rate / slower
     );
     ensure!(per_topic <= ratio(WRITES, 1) + 0.1, "{per_topic:.2} writes a topic: {}", few(&requests));
-    ensure!(rate >= 0.8 * slower, "{rate:.1} a second is less than 0.8 of {slower:.1}");
+    ensure!(rate >= LEAST * slower, "{rate:.1} a second is less than {LEAST} of {slower:.1}");
 
     silent(place, kind, count).await
 }

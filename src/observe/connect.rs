@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::live::{presence, value};
-use super::{ObserveError, Observer, SeenSecret, pod};
+use super::{ObserveError, Observer, Remembered, pod};
 use crate::api::RivvenConnect;
 use crate::api::connect::ConnectTopicSettings;
 use crate::api::connectors::{SinkConnector, SourceConnector, SourceTopic};
@@ -232,7 +232,7 @@ impl Observer {
                 _ => presence(desired, found.as_ref(), uid),
             };
             if *object == Object::ServiceMonitor && presence == Presence::Current {
-                self.remember(monitor_key(uid, name), SeenSecret { at: Instant::now(), token: None, data: None });
+                self.remember(monitor_key(uid, name), Remembered { at: Instant::now(), token: None, data: None });
             }
             if let Some(found) = found {
                 sight.live.insert(*object, found);
@@ -296,7 +296,7 @@ impl Observer {
         };
         let data: SecretData = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
         let data = Arc::new(data);
-        self.remember(key, SeenSecret { at: Instant::now(), token: None, data: Some(data.clone()) });
+        self.remember(key, Remembered { at: Instant::now(), token: None, data: Some(data.clone()) });
         Ok(Some(data))
     }
 
@@ -344,7 +344,7 @@ impl Observer {
         let live = value(&secret)?;
         let data: SecretData = secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
         if !foreign(&live, uid) && live["metadata"]["deletionTimestamp"].is_null() && holds(&data, &file.variables) {
-            self.remember(key, SeenSecret { at: Instant::now(), token: None, data: Some(Arc::new(data)) });
+            self.remember(key, Remembered { at: Instant::now(), token: None, data: Some(Arc::new(data)) });
         }
         Ok(Some(live))
     }

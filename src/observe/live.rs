@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{ObserveError, Observer, SeenSecret, compare, pod};
+use super::{ObserveError, Observer, Remembered, compare, pod};
 use crate::broker::Token;
 use crate::names;
 
@@ -80,7 +80,7 @@ impl Observer {
                     (Presence::Unknown { why }, None)
                 }
                 (Presence::Current, token) => {
-                    self.remember(key, SeenSecret { at: Instant::now(), token: token.clone(), data: None });
+                    self.remember(key, Remembered { at: Instant::now(), token: token.clone(), data: None });
                     (Presence::Current, token)
                 }
                 (other, _) => (other, None),
@@ -101,12 +101,12 @@ impl Observer {
         Ok(api.get_opt(name).await?.map(|claim| pod::claim(&claim, uid)))
     }
 
-    pub(super) fn remembered(&self, key: &(String, String)) -> Option<SeenSecret> {
+    pub(super) fn remembered(&self, key: &(String, String)) -> Option<Remembered> {
         let secrets = self.secrets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         secrets.get(key).filter(|seen| seen.at.elapsed() < COUNTS).cloned()
     }
 
-    pub(super) fn remember(&self, key: (String, String), seen: SeenSecret) {
+    pub(super) fn remember(&self, key: (String, String), seen: Remembered) {
         let mut secrets = self.secrets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         secrets.retain(|_, seen| seen.at.elapsed() < COUNTS);
         secrets.insert(key, seen);

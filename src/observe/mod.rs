@@ -34,10 +34,10 @@ use crate::render::connect::translate::SecretData;
 
 pub use refusals::Refusals;
 
-/// A Secret that was seen. Secrets are never watched or listed, and reading one at each look would make an idle
-/// operator talk.
+/// What was read by name, as it is never watched or listed: Secrets, and a kind that is not Kubernetes' own. Reading it at
+/// each look would make an idle operator talk.
 #[derive(Clone)]
-struct SeenSecret {
+struct Remembered {
     at: Instant,
     /// The admin token, of one that was read for it.
     token: Option<Token>,
@@ -55,7 +55,7 @@ pub struct Observer {
     caches: Caches,
     brokers: Brokers,
     domain: String,
-    secrets: Arc<Mutex<HashMap<(String, String), SeenSecret>>>,
+    secrets: Arc<Mutex<HashMap<(String, String), Remembered>>>,
     certificates: Arc<Mutex<certificate::ReadBefore>>,
     contents: Arc<Mutex<Contents>>,
     refusals: Refusals,

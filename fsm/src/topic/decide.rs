@@ -256,7 +256,7 @@ fn on_cluster(o: &Observation, uid: &str, acls_enforced: bool) -> Decision<Step>
         // Without the mark it is reached only with the annotation that adopts; the guards refuse it otherwise.
         Seen::Present { .. } if !is_marked(o) || !o.finalizer => {
             let target = if is_marked(o) && served { Phase::Upgrading } else { Phase::Provisioning };
-            toward(o, target, Reason::TopicCreating, format!("topic {} is being adopted", o.wish.topic))
+            toward(o, target, Reason::TopicCreating, format!("topic {} is being marked as this object's", o.wish.topic))
                 .with_steps([claim()])
                 .look_again_in(Duration::ZERO)
         }

@@ -37,6 +37,8 @@ struct Inner {
     servers: Mutex<JoinSet<()>>,
     calls: Mutex<Vec<String>>,
     down: Mutex<bool>,
+    /// The dashboard shows nothing.
+    closed: Mutex<bool>,
     /// Connectors that fail, as `source/name`.
     failing: Mutex<BTreeSet<String>>,
 }
@@ -54,6 +56,7 @@ impl Fleet {
             servers: Mutex::default(),
             calls: Mutex::default(),
             down: Mutex::default(),
+            closed: Mutex::default(),
             failing: Mutex::default(),
         }))
     }
@@ -83,6 +86,11 @@ impl Fleet {
     /// While down, brokers accept nothing, although their pods look well.
     pub fn down(&self, down: bool) {
         *self.0.down.lock().unwrap() = down;
+    }
+
+    /// Without its dashboard a broker lists no more than the names of topics.
+    pub fn close_dashboard(&self) {
+        *self.0.closed.lock().unwrap() = true;
     }
 
     /// The worker of this connector, `source/name`, tells that it fails, or no more.
@@ -140,6 +148,16 @@ impl Inner {
         let status = pod.pointer("/status/containerStatuses/0")?;
         status.pointer("/state/running")?;
         Some(status["containerID"].as_str()?.to_owned())
+    }
+
+    /// What the dashboard shows. Its replication factor is a setting, as the released broker's is.
+    fn shown(&self, address: &BrokerAddress) -> Value {
+        let claim = self.sim.get("persistentvolumeclaims", &address.namespace, &format!("data-{}", address.pod));
+        let uid = claim.unwrap_or_default()["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+        let disks = self.disks.lock().unwrap();
+        let topics = disks.get(&uid).into_iter().flat_map(|disk| &disk.topics);
+        let topic = |(name, topic): (&String, &Topic)| json!({ "name": name, "partitions": topic.partitions, "replication_factor": 3, "message_count": 0 });
+        json!({ "topics": topics.map(topic).collect::<Vec<_>>() })
     }
 
     fn answer(&self, address: &BrokerAddress, container: &str, request: Request) -> Option<Response> {
@@ -262,6 +280,8 @@ async fn http(fleet: std::sync::Weak<Inner>, mut stream: TcpStream, address: &Br
                 "cluster_mode": false,
             })
             .to_string()
+        } else if head.starts_with(b"GET /dashboard/data ") && !*fleet.closed.lock().unwrap() {
+            fleet.shown(address).to_string()
         } else {
             format!("rivven_info{{version=\"{version}\"}} 1\n")
         }

@@ -15,7 +15,7 @@ use super::access::{Access, BrokerAddress};
 use super::catalog::Listing;
 use super::error::Error;
 use super::http::{self, Member};
-use super::session::{Reply, Request, Session, TopicState, limited};
+use super::session::{Reply, Request, Session, limited};
 use super::token::Token;
 use super::topic_config;
 use super::worker::Workers;
@@ -60,41 +60,41 @@ pub struct Inquiry<'a> {
 /// The brokers, by address. Cheap to clone.
 #[derive(Clone)]
 pub struct Brokers {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
-struct Shared {
-    access: Access,
+pub(super) struct Shared {
+    pub(super) access: Access,
     observer: CallObserver,
-    listing_counts: Duration,
+    pub(super) listing_counts: Duration,
     known: Mutex<HashMap<BrokerAddress, Arc<Known>>>,
     workers: Workers,
 }
 
 /// The locks are held while the broker is asked, so that many who want to know ask once.
 #[derive(Default)]
-struct Known {
+pub(super) struct Known {
     itself: tokio::sync::Mutex<Option<Said<Answer>>>,
     partitions: tokio::sync::Mutex<Option<Said<Partitions>>>,
-    topics: tokio::sync::Mutex<Option<Said<Listed>>>,
+    pub(super) topics: tokio::sync::Mutex<Option<Said<Listed>>>,
     /// By group.
     lags: tokio::sync::Mutex<HashMap<String, Said<Option<u64>>>>,
     session: tokio::sync::Mutex<Option<Arc<Session>>>,
 }
 
-type Listed = Result<Arc<Listing>, Error>;
+pub(super) type Listed = Result<Arc<Listing>, Error>;
 
 /// What one start of a broker said.
-struct Said<T> {
+pub(super) struct Said<T> {
     incarnation: String,
-    answer: T,
-    at: Instant,
-    counts_for: Duration,
-    failures: u32,
+    pub(super) answer: T,
+    pub(super) at: Instant,
+    pub(super) counts_for: Duration,
+    pub(super) failures: u32,
 }
 
 impl<T> Said<T> {
-    fn new(incarnation: &str, answer: T, counts_for: Duration, failures: u32) -> Self {
+    pub(super) fn new(incarnation: &str, answer: T, counts_for: Duration, failures: u32) -> Self {
         Self { incarnation: incarnation.to_owned(), answer, at: Instant::now(), counts_for, failures }
     }
 
@@ -111,7 +111,7 @@ impl<T> Said<T> {
 }
 
 /// What this start of the broker said before, if anything.
-fn of<'a, T>(said: Option<&'a Said<T>>, incarnation: &str) -> Option<&'a Said<T>> {
+pub(super) fn of<'a, T>(said: Option<&'a Said<T>>, incarnation: &str) -> Option<&'a Said<T>> {
     said.filter(|said| said.incarnation == incarnation)
 }
 
@@ -188,77 +188,6 @@ impl Brokers {
             }
         };
         slot.insert(said).answer.clone()
-    }
-
-    /// The topics, as they were listed for all who ask. `token`: of the admin API, without which a broker that runs alone
-    /// tells less.
-    pub async fn topics(
-        &self,
-        address: &BrokerAddress,
-        incarnation: &str,
-        replicates: bool,
-        token: Option<&Token>,
-    ) -> Result<Arc<Listing>, Error> {
-        let known = self.known(address);
-        let mut slot = known.topics.lock().await;
-        let failures = match of(slot.as_ref(), incarnation) {
-            Some(said) if said.at.elapsed() < said.counts_for => return said.answer.clone(),
-            Some(said) => said.failures,
-            None => 0,
-        };
-        let said = match self.list_topics(address, incarnation, &known, replicates, token).await {
-            Ok(listing) => Said::new(incarnation, Ok(Arc::new(listing)), self.shared.listing_counts, 0),
-            Err(error) => Said::new(incarnation, Err(error), retry(failures), failures + 1),
-        };
-        slot.insert(said).answer.clone()
-    }
-
-    async fn list_topics(
-        &self,
-        address: &BrokerAddress,
-        incarnation: &str,
-        known: &Known,
-        replicates: bool,
-        token: Option<&Token>,
-    ) -> Result<Listing, Error> {
-        if replicates {
-            return match self.call(address, incarnation, known, &Request::DescribeTopics).await? {
-                Reply::States(topics) => Ok(Listing::of(topics.into_iter().map(|(name, state)| (name, Some(state))))),
-                _ => Err(Error::Protocol("an answer without topics".to_owned())),
-            };
-        }
-        // A short cut and no condition: a broker may have none, or know another token than the Secret has by now.
-        let shown = match token {
-            Some(token) => self.timed("dashboard", http::dashboard(&self.shared.access, address, token)).await,
-            None => Ok(None),
-        };
-        let Ok(Some(shown)) = shown else {
-            // Then each topic is asked for by itself.
-            return match self.call(address, incarnation, known, &Request::ListTopics).await? {
-                Reply::Topics(topics) => Ok(Listing::of(topics.into_iter().map(|name| (name, None)))),
-                _ => Err(Error::Protocol("an answer without topics".to_owned())),
-            };
-        };
-        let names = shown.iter().map(|topic| topic.name.clone()).collect();
-        let reply = self.call(address, incarnation, known, &Request::DescribeConfigs(names)).await?;
-        let Reply::Configs(mut configs) = reply else {
-            return Err(Error::Protocol("an answer without configurations".to_owned()));
-        };
-        Ok(Listing::of(shown.into_iter().map(|topic| {
-            let state = configs.remove(&topic.name).map(|config| TopicState {
-                partitions: topic.partitions,
-                replication: None,
-                in_sync: None,
-                records: Some(topic.message_count),
-                config: Arc::new(config),
-            });
-            (topic.name, state)
-        })))
-    }
-
-    /// What the listing that counts says, if there is one: for changing it.
-    async fn listed(&self, address: &BrokerAddress) -> Option<Arc<Listing>> {
-        self.known(address).topics.lock().await.as_ref()?.answer.as_ref().ok().cloned()
     }
 
     /// How many records of these topics a group has yet to read, if that is known. As old as an answer may be: it changes
@@ -383,27 +312,6 @@ impl Brokers {
         }
     }
 
-    /// How a topic is; `None` if there is none of the name. As it was listed, and one that is new since, or was changed,
-    /// is asked for by itself.
-    pub async fn describe_topic(
-        &self,
-        address: &BrokerAddress,
-        incarnation: &str,
-        topic: &str,
-        replicates: bool,
-        token: Option<&Token>,
-    ) -> Result<Option<Arc<TopicState>>, Error> {
-        let listing = self.topics(address, incarnation, replicates, token).await?;
-        if let Some(state) = listing.state(topic) {
-            return Ok(Some(state));
-        }
-        let request = Request::DescribeTopic(topic, replicates);
-        match self.call(address, incarnation, &self.known(address), &request).await? {
-            Reply::Topic(state) => Ok(listing.learn(topic, state)),
-            _ => Err(Error::Protocol("an answer without a topic".to_owned())),
-        }
-    }
-
     /// Creates a topic.
     pub async fn create_topic(
         &self,
@@ -416,20 +324,6 @@ impl Brokers {
         let outcome = self.call(address, incarnation, &self.known(address), &request).await.map(drop);
         self.made(address, topic, &outcome).await;
         outcome
-    }
-
-    async fn made(&self, address: &BrokerAddress, topic: &str, outcome: &Result<(), Error>) {
-        let Some(listing) = self.listed(address).await else { return };
-        match outcome {
-            Err(error) if !error.is_already_exists() => listing.changed(topic),
-            _ => listing.made(topic),
-        }
-    }
-
-    async fn changed(&self, address: &BrokerAddress, topic: &str) {
-        if let Some(listing) = self.listed(address).await {
-            listing.changed(topic);
-        }
     }
 
     /// Creates a topic whose partitions have their replicas where `assignments` says, by node id, the leader first. Only
@@ -508,7 +402,7 @@ impl Brokers {
         known.retain(|address, _| address.namespace != namespace || !gone(&address.pod));
     }
 
-    fn known(&self, address: &BrokerAddress) -> Arc<Known> {
+    pub(super) fn known(&self, address: &BrokerAddress) -> Arc<Known> {
         let mut known = self.shared.known.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(known.entry(address.clone()).or_default())
     }
@@ -517,7 +411,7 @@ impl Brokers {
     ///
     /// The broker closes a connection that was idle for 120 s, which shows only at the next call. A read is then sent
     /// again on a new connection; a write never is, for its reply may have been lost after its effect.
-    async fn call(
+    pub(super) async fn call(
         &self,
         address: &BrokerAddress,
         incarnation: &str,
@@ -567,7 +461,7 @@ impl Brokers {
         Ok((Arc::clone(slot.insert(session)), false))
     }
 
-    async fn timed<T>(
+    pub(super) async fn timed<T>(
         &self,
         operation: &'static str,
         call: impl Future<Output = Result<T, Error>>,
@@ -630,6 +524,6 @@ fn partitions_of(
     })
 }
 
-fn retry(failures: u32) -> Duration {
+pub(super) fn retry(failures: u32) -> Duration {
     FIRST_RETRY.saturating_mul(1 << failures.min(6)).min(RETRY_LIMIT)
 }

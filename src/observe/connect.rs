@@ -10,7 +10,7 @@ use kube::api::DynamicObject;
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, ResourceExt};
 use rivven_fsm::cluster::{Prerequisite, Presence};
-use rivven_fsm::connect::{self as fsm, Connector, NewTopic, Object, Role, Runs, Topics};
+use rivven_fsm::connect::{self as fsm, Asked, Connector, NewTopic, Object, Role, Runs, TopicRules, Topics};
 use rivven_fsm::topic::Cluster;
 use rivven_fsm::{Reason, Refusal};
 use serde_json::{Value, json};
@@ -19,8 +19,7 @@ use tokio::time::Instant;
 use super::live::{presence, value};
 use super::{ObserveError, Observer, Remembered, pod};
 use crate::api::RivvenConnect;
-use crate::api::connect::ConnectTopicSettings;
-use crate::api::connectors::{SinkConnector, SourceConnector, SourceTopic};
+use crate::api::connectors::{SinkConnector, SourceConnector};
 use crate::broker::{BrokerAddress, Token, topic_config};
 use crate::names;
 use crate::render::connect::translate::{self, SecretData, Translated};
@@ -150,14 +149,9 @@ impl Observer {
         let topics = self.topics_of(&home, sight).await;
         let tls = self.certificates(connect, &namespace, &mut sight.observation.prerequisites).await?;
         let secrets = self.secrets_of(connect, &namespace).await?;
-        let (replicates, brokers) = match sight.observation.cluster {
-            Cluster::Ready { replicates, brokers, .. } => (replicates, brokers),
-            _ => (false, 0),
-        };
-        let exist = topics.as_ref().ok();
-        let rules = TopicRules { exist, settings: &spec.settings.topic, brokers, replicates };
+        let rules = rules(connect, &sight.observation.cluster, topics.as_ref().ok());
         let (translated, refused) = translated(connect, &rules, &secrets);
-        let reads = |sink: &SinkConnector| Some((sink_id(sink), topics_of_sink(sink, &rules).ok()?));
+        let reads = |sink: &SinkConnector| Some((sink_id(sink), read_by(sink, &rules).ok()?));
         sight.reads = spec.sinks.iter().filter_map(reads).collect();
         for wanted in &mut sight.observation.wish.connectors {
             wanted.refusal = refused.get(&wanted.id).cloned();
@@ -509,49 +503,32 @@ fn sink_id(sink: &SinkConnector) -> Connector {
     Connector { role: Role::Sink, name: sink.name.clone() }
 }
 
-/// What topics may be: which exist, whether missing ones are made, and how many copies of one there can be.
-struct TopicRules<'a> {
-    /// `None`: not known.
-    exist: Option<&'a BTreeSet<String>>,
-    settings: &'a ConnectTopicSettings,
-    brokers: u32,
-    replicates: bool,
+/// The rules for topics, as the spec and the cluster have them.
+fn rules<'a>(connect: &RivvenConnect, cluster: &Cluster, exist: Option<&'a BTreeSet<String>>) -> TopicRules<'a> {
+    let settings = &connect.spec.settings.topic;
+    let (replicates, brokers) = match cluster {
+        Cluster::Ready { replicates, brokers, .. } => (*replicates, *brokers),
+        _ => (false, 0),
+    };
+    TopicRules {
+        exist,
+        auto_create: settings.auto_create,
+        partitions: settings.default_partitions,
+        replication: settings.default_replication_factor,
+        brokers,
+        replicates,
+    }
 }
 
-impl TopicRules<'_> {
-    /// What is to be made, if the topic is missing. `config`: the source's own, which asks for the topic to be made.
-    fn need(&self, topic: &str, config: Option<&SourceTopic>) -> Option<NewTopic> {
-        self.exist.is_some_and(|exist| !exist.contains(topic)).then(|| NewTopic {
-            topic: topic.to_owned(),
-            partitions: config.and_then(|c| c.partitions).unwrap_or(self.settings.default_partitions),
-            replication: config.and_then(|c| c.replication_factor).unwrap_or(self.settings.default_replication_factor),
-        })
-    }
+/// What a source says of its topic, if it does.
+fn asked(source: &SourceConnector) -> Option<Asked> {
+    let topic = source.topic_config.as_ref()?;
+    Some(Asked { partitions: topic.partitions, replication: topic.replication_factor })
+}
 
-    /// Whether the topic is there, or can be made.
-    fn check(&self, topic: &str, config: Option<&SourceTopic>) -> Result<(), Refusal> {
-        let refused = |reason, message| Err(Refusal { reason, message });
-        if let Err(problem) = topic_config::check_name(topic) {
-            return refused(Reason::ConnectorRefused, format!("topic {topic:?}: {problem}"));
-        }
-        let Some(new) = self.need(topic, config) else { return Ok(()) };
-        let copies = new.replication;
-        if !self.settings.auto_create && config.is_none() {
-            let message = format!("topic {topic} does not exist, and settings.topic.autoCreate is false: create it");
-            return refused(Reason::TopicMissing, message);
-        }
-        if copies > 1 && !self.replicates {
-            let message =
-                format!("topic {topic}: {copies} copies are asked for, and the brokers do not replicate: set 1");
-            return refused(Reason::BrokerCannotReplicate, message);
-        }
-        if copies > self.brokers {
-            let message =
-                format!("topic {topic}: {copies} copies are asked for of {} brokers: set fewer", self.brokers);
-            return refused(Reason::NotEnoughBrokers, message);
-        }
-        Ok(())
-    }
+fn check_name(topic: &str) -> Result<(), Refusal> {
+    topic_config::check_name(topic)
+        .map_err(|problem| Refusal { reason: Reason::ConnectorRefused, message: format!("topic {topic:?}: {problem}") })
 }
 
 /// Each enabled connector as the worker takes it, or why it is not run.
@@ -572,12 +549,13 @@ fn translated(
         },
     };
     let source = |source: &SourceConnector| {
-        rules.check(&source.topic, source.topic_config.as_ref())?;
+        check_name(&source.topic)?;
+        rules.check(&source.topic, asked(source).as_ref())?;
         translate::check_source(source, &spec.image, &spec.version)?;
         translate::source(source, &spec.image, secret(source.config_secret_ref.as_ref())?)
     };
     let sink = |sink: &SinkConnector| {
-        let read = topics_of_sink(sink, rules)?;
+        let read = read_by(sink, rules)?;
         translate::sink(sink, &spec.image, &read, secret(sink.config_secret_ref.as_ref())?)
     };
     let sources = spec.sources.iter().filter(|s| s.enabled).map(|s| (source_id(s), source(s)));
@@ -593,31 +571,9 @@ fn translated(
 }
 
 /// The topics that a sink reads, by name: the worker takes a pattern for a name.
-fn topics_of_sink(sink: &SinkConnector, rules: &TopicRules<'_>) -> Result<Vec<String>, Refusal> {
-    let mut read = BTreeSet::new();
-    for wanted in &sink.topics {
-        if wanted.contains('*') {
-            read.extend(rules.exist.into_iter().flatten().filter(|topic| matches(wanted, topic)).cloned());
-        } else {
-            rules.check(wanted, None)?;
-            read.insert(wanted.clone());
-        }
-    }
-    if read.is_empty() && rules.exist.is_some() {
-        return Err(Refusal {
-            reason: Reason::TopicMissing,
-            message: format!("topics: no topic matches {}", sink.topics.join(", ")),
-        });
-    }
-    Ok(read.into_iter().collect())
-}
-
-/// Whether a name is of a pattern, in which `*` stands for any characters.
-fn matches(pattern: &str, name: &str) -> bool {
-    let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
-    name.strip_prefix(first).is_some_and(|tail| {
-        (0..=tail.len()).filter(|at| tail.is_char_boundary(*at)).any(|at| matches(rest, &tail[at..]))
-    })
+fn read_by(sink: &SinkConnector, rules: &TopicRules<'_>) -> Result<Vec<String>, Refusal> {
+    sink.topics.iter().filter(|topic| !topic.contains('*')).try_for_each(|topic| check_name(topic))?;
+    rules.read(&sink.topics)
 }
 
 /// The topics that are to be made before the workers start.
@@ -629,7 +585,7 @@ fn missing_topics(
     let spec = &connect.spec;
     let sources = spec.sources.iter().filter(|source| translated.contains_key(&source_id(source)));
     let sinks = spec.sinks.iter().filter(|sink| translated.contains_key(&sink_id(sink)));
-    let of_sources = sources.filter_map(|source| rules.need(&source.topic, source.topic_config.as_ref()));
+    let of_sources = sources.filter_map(|source| rules.need(&source.topic, asked(source).as_ref()));
     let read = sinks.flat_map(|sink| sink.topics.iter().filter(|topic| !topic.contains('*')));
     let of_sinks = read.filter_map(|topic| rules.need(topic, None));
     let mut missing: BTreeMap<String, NewTopic> = BTreeMap::new();
@@ -740,20 +696,5 @@ fn secret_presence(live: Option<&Value>, wanted: Option<&WorkerSecret>, uid: &st
             if holds(&data, &wanted.variables) { Presence::Current } else { Presence::Drifted }
         }
         other => other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_star_stands_for_any_characters() {
-        for (pattern, name) in [("cdc.*", "cdc.orders"), ("*", "x"), ("a*b*c", "a-b-b-c"), ("*.x", "a.x"), ("a", "a")] {
-            assert!(matches(pattern, name), "{pattern} {name}");
-        }
-        for (pattern, name) in [("cdc.*", "cd.orders"), ("a*b", "ac"), ("a", "ab"), ("a*bc", "abcd")] {
-            assert!(!matches(pattern, name), "{pattern} {name}");
-        }
     }
 }

@@ -1,4 +1,5 @@
 //! Topics on a released broker, in the model: listed once for all, or asked for one by one where nothing lists them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod support;
 

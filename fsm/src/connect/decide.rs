@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::observation::{NewTopic, Object, Observation, Topics, Worker};
+use super::observation::{NewTopic, Object, Observation, Topics, Wanted, Worker};
 use super::state::{State, states};
 use crate::cluster::Presence;
 use crate::cluster::diagnosis::pod_trouble;
@@ -181,14 +181,15 @@ fn waiting(o: &Observation, target: Phase, reason: Reason, message: impl Into<St
     decision
 }
 
+/// The connectors that are not run, each with its name and why.
+fn refused(o: &Observation) -> Vec<String> {
+    let words = |wanted: &Wanted| Some(format!("{}: {}", wanted.id, wanted.refusal.as_ref()?.message));
+    o.wish.connectors.iter().filter_map(words).collect()
+}
+
 /// Which connectors are run, and whether what was asked for beside them is there.
 fn with_connectors(o: &Observation, decision: Decision<Step>) -> Decision<Step> {
-    let refused: Vec<String> = o
-        .wish
-        .connectors
-        .iter()
-        .filter_map(|wanted| wanted.refusal.as_ref().map(|refusal| format!("{}: {}", wanted.id, refusal.message)))
-        .collect();
+    let refused = refused(o);
     let decision = if refused.is_empty() {
         decision.with_condition(
             ConditionType::ConnectorsAccepted,
@@ -280,11 +281,10 @@ fn unknown_topics(o: &Observation, message: &str) -> Decision<Step> {
 
 /// Every connector is refused, and none ever ran: nothing is made, and what stands against the first is the reason.
 fn nothing_can_run(o: &Observation) -> Option<Decision<Step>> {
-    let refusals: Vec<_> = o.wish.connectors.iter().filter_map(|wanted| wanted.refusal.as_ref()).collect();
-    let all = !refusals.is_empty() && refusals.len() == o.wish.connectors.len();
+    let words = refused(o);
+    let all = words.len() == o.wish.connectors.len();
     let idle = o.workers.iter().all(|worker| worker.deployment.is_none() && worker.pods.is_empty());
-    let first = refusals.first().filter(|_| all && idle)?;
-    let words: Vec<&str> = refusals.iter().map(|refusal| refusal.message.as_str()).collect();
+    let first = o.wish.connectors.first()?.refusal.as_ref().filter(|_| all && idle)?;
     Some(waiting(o, Phase::waiting(o.recorded), first.reason, words.join("; ")).look_again_in(PREREQUISITE_RETRY))
 }
 

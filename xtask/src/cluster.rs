@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use crate::shell::{Run, program, step};
-use crate::{images, paths, tools};
+use crate::{checkout, images, paths, tools};
 
 /// The local clusters. They can be up at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -87,7 +87,8 @@ impl Cluster {
 
     /// The cluster with the images of the brokers and of the operator; started if it is not up.
     pub(crate) fn up_with_images(self) -> Result<()> {
-        let (broker, test_broker, operator) = (tools::broker()?, tools::test_broker()?, tools::operator()?);
+        let (broker, test_broker) = (tools::broker()?, checkout::built("rivvend")?);
+        let operator = checkout::built("rivven-operator")?;
         if self.is_up() {
             println!("==> cluster {} is up already", self.name());
         } else {
@@ -107,14 +108,10 @@ impl Cluster {
     /// The volume provisioner goes on beside the cluster until `down`.
     fn start_volumes(self) -> Result<()> {
         let log = std::fs::File::create(self.state().join("log/volumes.log"))?;
-        // A copy, as the next build of this program replaces the file that runs.
-        let copy = self.state().join("run/xtask");
-        std::fs::copy(std::env::current_exe()?, &copy)?;
-        let mut daemon = program("setsid")
-            .arg(&copy)
-            .args(["volumes", "--state"])
-            .arg(format!("{}/", self.state().display()))
-            .command();
+        // A copy, as the next build replaces the file that runs.
+        let copy = self.state().join("run/volumes");
+        std::fs::copy(checkout::built("volumes")?, &copy)?;
+        let mut daemon = program("setsid").arg(&copy).arg(self.state()).command();
         let child = daemon
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

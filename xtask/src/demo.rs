@@ -3,15 +3,13 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rivven_client::Client;
 use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::shell::{program, step};
-use crate::{images, paths, tools};
+use crate::{checkout, images, paths, tools};
 
 const CLUSTER: Cluster = Cluster::Demo;
 const SAMPLE: &str = "deploy/samples/quickstart.yaml";
@@ -23,7 +21,7 @@ const KILLED: &str = "rivven-clustered-1";
 
 pub(crate) fn run() -> Result<()> {
     CLUSTER.up_with_images()?;
-    images::load(CLUSTER, &images::load_generator(), "/load", &tools::load_generator()?)?;
+    images::load(CLUSTER, &images::load_generator(), "/load", &checkout::built("load")?)?;
     install().inspect_err(|_| diagnose())?;
     let watches = [watch("rivvenclusters")?, watch("rivventopics")?];
     let done = one_broker().and_then(|()| three_brokers()).inspect_err(|_| diagnose());
@@ -44,7 +42,7 @@ pub(crate) fn run() -> Result<()> {
 fn install() -> Result<()> {
     step("installing the operator from charts/rivven-operator", || {
         // The tag is the same after a rebuild; an annotation with the binary's hash makes the pod start anew then.
-        let hash = tools::file_digest(&tools::operator_binary()?)?;
+        let hash = tools::file_digest(&checkout::path("rivven-operator"))?;
         let helm = program(tools::helm()?)
             .args(["upgrade", "--install", "rivven-operator"])
             .arg(paths::root().join("charts/rivven-operator"));
@@ -118,33 +116,11 @@ fn exchange() -> Result<()> {
         output.read_line(&mut line)?;
         let port =
             line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).context("kubectl named no port")?;
-        let address = format!("127.0.0.1:{port}");
-        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(write_and_read(&address))
+        program(checkout::built("exchange")?).args([&format!("127.0.0.1:{port}"), "orders", RECORD]).show()
     })();
     forward.kill()?;
     forward.wait()?;
     outcome
-}
-
-async fn write_and_read(address: &str) -> Result<()> {
-    let mut client = Client::connect(address).await?;
-    let offset = client.publish_to_partition("orders", 0, None::<&[u8]>, RECORD.as_bytes()).await?;
-    println!("==> wrote to topic orders, partition 0, offset {offset}: {RECORD}");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        let records = client.consume("orders", 0, offset, 1).await?;
-        if let Some(record) = records.first() {
-            let text = String::from_utf8_lossy(&record.value).into_owned();
-            println!("==> read  from topic orders, partition 0, offset {}: {text}", record.offset);
-            if text != RECORD {
-                bail!("another record was read than was written");
-            }
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            bail!("the record could not be read back");
-        }
-    }
 }
 
 /// What a person would look at first.

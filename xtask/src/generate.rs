@@ -1,60 +1,36 @@
-//! Generated files: made from the code, and checked to be current.
+//! Generated files: CRDs and reference by a test of the operator, which knows them; the plain manifests by Helm.
 
 use std::fs;
-use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
-use rivven_operator::api;
+use anyhow::{Result, bail};
 
 use crate::shell::program;
-use crate::{paths, reference, tools};
+use crate::{paths, tools};
 
 /// The oldest Kubernetes that is supported; Helm alone would assume an older one still.
 const OLDEST: &str = "1.28.0";
-
-/// Every generated file, as path and content.
-fn files() -> Result<Vec<(String, String)>> {
-    let mut files = vec![
-        ("docs/reference/phases.md".to_owned(), reference::phases()),
-        ("docs/reference/reasons.md".to_owned(), reference::reasons()),
-        ("docs/reference/metrics.md".to_owned(), reference::metrics()),
-        ("docs/reference/fields.md".to_owned(), reference::fields()?),
-    ];
-    for crd in api::crds() {
-        let yaml = api::crd_yaml(&crd).map_err(|error| anyhow!(error))?;
-        for folder in ["deploy/crds", "charts/rivven-operator/files/crds"] {
-            files.push((format!("{folder}/{}", api::crd_file(&crd)), yaml.clone()));
-        }
-    }
-    Ok(files)
-}
+const MANIFESTS: &str = "deploy/operator/operator.yaml";
 
 /// Writes them, or with `check` fails if one is not current.
 pub(crate) fn run(check: bool) -> Result<()> {
-    let mut stale = Vec::new();
-    for (path, content) in files()? {
-        put(&path, &content, check, &mut stale)?;
-    }
+    let test = program("cargo").args(["test", "--quiet", "--locked", "--test", "generated_files"]).dir(paths::root());
+    let test = test.args(["--", "--nocapture"]);
+    if check { test } else { test.env("UPDATE_GENERATED", "1") }.show()?;
     // After the CRDs, which the chart carries.
-    put("deploy/operator/operator.yaml", &manifests()?, check, &mut stale)?;
-    if !stale.is_empty() {
-        bail!("stale: {}\nrun `cargo xtask generate` and commit what it writes", stale.join(", "));
-    }
-    Ok(())
+    manifests_are_current(check)
 }
 
-fn put(path: &str, content: &str, check: bool, stale: &mut Vec<String>) -> Result<()> {
-    let file = paths::root().join(path);
+/// Writes the plain manifests, or with `check` fails if they are not current.
+pub(crate) fn manifests_are_current(check: bool) -> Result<()> {
+    let (file, content) = (paths::root().join(MANIFESTS), manifests()?);
     if fs::read_to_string(&file).is_ok_and(|current| current == content) {
         return Ok(());
     }
     if check {
-        stale.push(path.to_owned());
-        return Ok(());
+        bail!("stale: {MANIFESTS}\nrun `cargo xtask generate` and commit what it writes");
     }
-    fs::create_dir_all(file.parent().context("a file in a folder")?)?;
-    fs::write(&file, content)?;
-    println!("wrote {path}");
+    fs::write(file, content)?;
+    println!("wrote {MANIFESTS}");
     Ok(())
 }
 
@@ -80,19 +56,21 @@ fn manifests() -> Result<String> {
 
 /// The assets of a release: all CRDs in one file, the operator in another.
 pub(crate) fn release() -> Result<()> {
+    run(true)?;
     let folder = paths::root().join("target/release-assets");
     fs::create_dir_all(&folder)?;
+    let mut files: Vec<_> =
+        fs::read_dir(paths::root().join("deploy/crds"))?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    files.sort();
     let mut crds = String::new();
-    for crd in api::crds() {
+    for file in files {
         crds.push_str("---\n");
-        crds.push_str(&api::crd_yaml(&crd).map_err(|error| anyhow!(error))?);
+        crds.push_str(&fs::read_to_string(file)?);
     }
-    write(&folder.join("rivven-crds.yaml"), &crds)?;
-    write(&folder.join("rivven-operator.yaml"), &manifests()?)
-}
-
-fn write(file: &Path, content: &str) -> Result<()> {
-    fs::write(file, content)?;
-    println!("wrote {}", file.display());
+    for (name, content) in [("rivven-crds.yaml", crds), ("rivven-operator.yaml", manifests()?)] {
+        let file = folder.join(name);
+        fs::write(&file, content)?;
+        println!("wrote {}", file.display());
+    }
     Ok(())
 }

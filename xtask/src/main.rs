@@ -1,15 +1,14 @@
 //! The chores of this repository: `cargo xtask <chore>`.
 
+mod checkout;
 mod cluster;
 mod demo;
 mod generate;
 mod images;
 mod paths;
-mod reference;
 mod shell;
 mod test;
 mod tools;
-mod volumes;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -66,13 +65,6 @@ enum Chore {
     },
     /// Writes the assets of a release to `target/release-assets`.
     Release,
-    /// Answers volume claims of a local Kubernetes; started by `up`.
-    #[command(hide = true)]
-    Volumes {
-        /// State folder of the cluster.
-        #[arg(long)]
-        state: std::path::PathBuf,
-    },
 }
 
 fn main() -> Result<()> {
@@ -90,6 +82,5 @@ fn main() -> Result<()> {
         Chore::Down { name } => name.down(),
         Chore::Generate { check } => generate::run(check),
         Chore::Release => generate::release(),
-        Chore::Volumes { state } => volumes::serve(&state),
     }
 }

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::Mutex;
 
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
@@ -23,9 +23,6 @@ const CARGO_DENY: &str = "0.20.2";
 /// Static binaries for images that hold nothing else.
 pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
 pub(crate) const STATIC: &str = "-C target-feature=+crt-static";
-
-/// How programs of this checkout are built for a local Kubernetes.
-const PROFILE: &str = "local";
 
 /// Debian package and a file by which it is known to be there.
 const PACKAGES: &[(&str, &str)] = &[
@@ -47,6 +44,25 @@ const PACKAGES: &[(&str, &str)] = &[
 /// The Go module of everything that the local Kubernetes runs. One for all: what two of them are made of then has one
 /// version, and is compiled once.
 const LOCAL: &str = "kubernetes";
+
+/// One tool is built at a time: a second thread that asks for the same one waits, and finds it there.
+static BUILDING: Mutex<()> = Mutex::new(());
+
+/// Builds what later parts of the tests need beside the first ones, with what these leave of the processors. What fails
+/// fails again, and is told, where it is needed.
+pub(crate) fn in_advance() {
+    std::thread::spawn(|| {
+        // The priority of this thread, which programs that it starts inherit.
+        let thread = fs::read_link("/proc/thread-self").unwrap_or_default();
+        if let Some(thread) = thread.file_name() {
+            let _ = program("renice").args(["-n", "19", "-p"]).arg(thread).quiet();
+        }
+        let _ = helm();
+        let _ = broker();
+        let _ = for_cluster();
+        let _ = connect();
+    });
+}
 
 /// Everything that a local Kubernetes needs.
 pub(crate) fn for_cluster() -> Result<PathBuf> {
@@ -113,6 +129,7 @@ pub(crate) fn helm() -> Result<PathBuf> {
 }
 
 fn packages() -> Result<()> {
+    let _building = BUILDING.lock();
     let missing: Vec<&str> =
         PACKAGES.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect();
     if missing.is_empty() {
@@ -138,6 +155,7 @@ fn go(bin: &Path, module: &str, name: &str, what: &str, flags: &str, packages: &
         made_from.push(fs::read(dir.join(package).join("main.go"))?);
     }
     made_from.extend([flags.into(), packages.join(" ").into()]);
+    let _building = BUILDING.lock();
     let key = digest(&made_from.iter().map(Vec::as_slice).collect::<Vec<_>>());
     if fs::read_to_string(&stamp).is_ok_and(|built| built == key) {
         return Ok(false);
@@ -158,6 +176,7 @@ fn go(bin: &Path, module: &str, name: &str, what: &str, flags: &str, packages: &
 
 /// The released broker, static, from its published crate.
 pub(crate) fn broker() -> Result<PathBuf> {
+    let _building = BUILDING.lock();
     let root = paths::cache()?.join("broker");
     let binary = root.join("bin/rivvend");
     if program(&binary).arg("--version").read().is_ok_and(|version| version.trim().ends_with(BROKER)) {
@@ -172,6 +191,7 @@ pub(crate) fn broker() -> Result<PathBuf> {
 /// The released worker of connects, static, from its published crate. Without the warehouses and clouds that no test
 /// reaches; it does not compile without both databases (0.0.22).
 pub(crate) fn connect() -> Result<PathBuf> {
+    let _building = BUILDING.lock();
     let root = paths::cache()?.join("connect");
     let binary = root.join("bin/rivven-connect");
     if program(&binary).arg("--version").read().is_ok_and(|version| version.trim().ends_with(BROKER)) {
@@ -192,55 +212,6 @@ fn released(package: &str, root: &Path, features: &[&str]) -> Result<()> {
     // They are not what is measured, and minutes are saved.
     let install = install.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
     install.env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", target).dir("/").quiet()
-}
-
-/// The operator, static.
-pub(crate) fn operator() -> Result<PathBuf> {
-    of_this_checkout("rivven-operator")
-}
-
-/// The test broker, static.
-pub(crate) fn test_broker() -> Result<PathBuf> {
-    of_this_checkout("rivvend")
-}
-
-/// The load generator, static.
-pub(crate) fn load_generator() -> Result<PathBuf> {
-    of_this_checkout("load")
-}
-
-/// What measures many topics, static.
-pub(crate) fn many() -> Result<PathBuf> {
-    of_this_checkout("many")
-}
-
-/// A program of this checkout, static. All are built together, for then what they share is built once.
-fn of_this_checkout(program_name: &str) -> Result<PathBuf> {
-    static BUILT: OnceLock<()> = OnceLock::new();
-    const PACKAGES: [&str; 4] = ["rivven-operator", "rivven-test-broker", "rivven-conformance", "rivven-e2e"];
-    const PROGRAMS: [&str; 4] = ["rivven-operator", "rivvend", "load", "many"];
-    let path = operator_target()?.join(TARGET).join(PROFILE).join(program_name);
-    if BUILT.get().is_some() {
-        return Ok(path);
-    }
-    step("building the operator, the test broker and the programs of tests", || {
-        let build = program("cargo").args(["build", "--quiet", "--profile", PROFILE, "--locked", "--target", TARGET]);
-        let build = PACKAGES.iter().fold(build, |build, package| build.args(["--package", package]));
-        let build = PROGRAMS.iter().fold(build, |build, program| build.args(["--bin", program]));
-        build.env("RUSTFLAGS", STATIC).env("CARGO_TARGET_DIR", operator_target()?).dir(paths::root()).show()
-    })?;
-    let _ = BUILT.set(());
-    Ok(path)
-}
-
-/// A folder of its own: other flags than those of the tests would make each build undo the other.
-fn operator_target() -> Result<PathBuf> {
-    Ok(paths::cache()?.join("operator-target"))
-}
-
-/// Where [`operator`] puts it.
-pub(crate) fn operator_binary() -> Result<PathBuf> {
-    Ok(operator_target()?.join(TARGET).join(PROFILE).join("rivven-operator"))
 }
 
 /// `cargo deny`.

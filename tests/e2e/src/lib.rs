@@ -45,6 +45,9 @@ pub struct Place {
     pub namespace: String,
 }
 
+/// What namespaces of tests are known by.
+const LABEL: &str = "rivven.io/test";
+
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
 impl Place {
@@ -53,11 +56,22 @@ impl Place {
         Self::with(name, "restricted").await
     }
 
+    /// Makes the namespace when what tests before have deleted is gone: for whoever measures.
+    pub async fn alone(name: &str) -> Result<Self> {
+        let (api, ours) = (Api::<Namespace>::all(client().await?), ListParams::default().labels(LABEL));
+        wait::until("the namespaces of other tests gone", || async {
+            let left = api.list(&ours).await?.items;
+            Ok(left.iter().all(|namespace| namespace.metadata.deletion_timestamp.is_none()).then_some(()))
+        })
+        .await?;
+        Self::new(name).await
+    }
+
     /// Makes a namespace that enforces another standard of pod security.
     pub async fn with(name: &str, enforced: &str) -> Result<Self> {
         let client = client().await?;
         let namespace = format!("{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let labels = json!({ "pod-security.kubernetes.io/enforce": enforced });
+        let labels = json!({ "pod-security.kubernetes.io/enforce": enforced, LABEL: "true" });
         let object = serde_json::from_value(json!({ "metadata": { "name": namespace, "labels": labels } }))?;
         Api::<Namespace>::all(client.clone()).create(&PostParams::default(), &object).await?;
         Ok(Self { client, namespace })
@@ -224,24 +238,10 @@ impl Place {
             .await
     }
 
-    /// Removes the namespace and all in it, and waits for it: the next test must find the machine free.
+    /// Removes the namespace and all in it. Nobody waits for it but [`Self::alone`] and the end of all tests.
     pub async fn done(self) -> Result<()> {
-        let connects = self.api::<RivvenConnect>();
-        connects.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
-        wait::until("all connects gone", || async {
-            Ok(connects.list(&ListParams::default()).await?.items.is_empty().then_some(()))
-        })
-        .await?;
-        let clusters = self.api::<RivvenCluster>();
-        clusters.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
-        wait::until("all clusters gone", || async {
-            Ok(clusters.list(&ListParams::default()).await?.items.is_empty().then_some(()))
-        })
-        .await?;
-        let api = Api::<Namespace>::all(self.client.clone());
-        api.delete(&self.namespace, &DeleteParams::default()).await?;
-        wait::until("the namespace gone", || async { Ok(api.get_opt(&self.namespace).await?.is_none().then_some(())) })
-            .await
+        Api::<Namespace>::all(self.client.clone()).delete(&self.namespace, &DeleteParams::default()).await?;
+        Ok(())
     }
 }
 

@@ -34,14 +34,14 @@ const CONFIG: [(&str, &str); 7] = [
     ("min.insync.replicas", "1"),
     ("max.message.bytes", "1048576"),
 ];
-const RESYNC: &str = "resyncSeconds=30";
+const RESYNC: &str = "resyncSeconds=15";
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let count: usize = std::env::args().nth(1).context("how many topics")?.parse()?;
     operator::ensure(&[RESYNC]).await?;
     for (cluster, replicas) in [("one", 1), ("x", 3)] {
-        let place = Place::new(&format!("many-{cluster}")).await?;
+        let place = Place::alone(&format!("many-{cluster}")).await?;
         let outside = json!({ "externalAccess": { "type": "NodePort" }, "storage": { "size": "1Gi" } });
         match replicas {
             1 => drop(place.cluster(cluster, outside).await?),
@@ -293,7 +293,7 @@ async fn silent(place: &Place, kind: &str, count: usize) -> Result<()> {
     })
     .await?;
     let (mark, before) = (Mark::now()?, calls(&place.client).await?);
-    tokio::time::sleep(Duration::from_secs(35)).await;
+    tokio::time::sleep(Duration::from_secs(18)).await;
     let requests = mark.requests(operator::USER)?;
     let mut more = calls(&place.client).await?;
     for (operation, count) in &mut more {

@@ -4,11 +4,13 @@
 //! kubelet applies `fsGroup`. Growing a claim grows image, device and file system, then tells the capacity.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -18,8 +20,6 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Client, Config, ResourceExt};
 use kube_quantity::ParsedQuantity;
 use serde_json::json;
-
-use crate::shell::program;
 
 const CLASS: &str = "rivven-local";
 const PROVISIONER: &str = "rivven.io/local";
@@ -35,36 +35,52 @@ struct Provisioner {
 }
 
 /// Answers claims until the process is ended.
-pub(crate) fn serve(state: &Path) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(async {
-        let kubeconfig = Kubeconfig::read_from(state.join("admin.conf"))?;
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        let client = Client::try_from(config)?;
-        let claims = Api::<PersistentVolumeClaim>::all(client.clone());
-        let volumes = Api::<PersistentVolume>::all(client.clone());
-        let provisioner =
-            Arc::new(Provisioner { client, folder: state.join("volumes"), devices: tokio::sync::Mutex::default() });
-        Controller::new(claims, kube::runtime::watcher::Config::default())
-            .watches(volumes, kube::runtime::watcher::Config::default(), |volume| {
-                let claim = volume.spec.and_then(|spec| spec.claim_ref)?;
-                Some(ObjectRef::new(&claim.name?).within(&claim.namespace?))
-            })
-            .run(claim, |_, _, _| Action::requeue(RETRY), Arc::clone(&provisioner))
-            .for_each(|outcome| {
-                if let Err(error) = outcome {
-                    eprintln!("{error}");
+#[tokio::main(worker_threads = 2)]
+async fn main() -> Result<()> {
+    let state = PathBuf::from(std::env::args().nth(1).context("the state folder of the cluster")?);
+    let kubeconfig = Kubeconfig::read_from(state.join("admin.conf"))?;
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let client = Client::try_from(config)?;
+    let claims = Api::<PersistentVolumeClaim>::all(client.clone());
+    let volumes = Api::<PersistentVolume>::all(client.clone());
+    let provisioner =
+        Arc::new(Provisioner { client, folder: state.join("volumes"), devices: tokio::sync::Mutex::default() });
+    Controller::new(claims, kube::runtime::watcher::Config::default())
+        .watches(volumes, kube::runtime::watcher::Config::default(), |volume| {
+            let claim = volume.spec.and_then(|spec| spec.claim_ref)?;
+            Some(ObjectRef::new(&claim.name?).within(&claim.namespace?))
+        })
+        .run(claim, |_, _, _| Action::requeue(RETRY), Arc::clone(&provisioner))
+        .for_each(|outcome| {
+            if let Err(error) = outcome {
+                eprintln!("{error}");
+            }
+            let provisioner = Arc::clone(&provisioner);
+            async move {
+                if let Err(error) = reclaim(&provisioner).await {
+                    eprintln!("{error:#}");
                 }
-                let provisioner = Arc::clone(&provisioner);
-                async move {
-                    if let Err(error) = reclaim(&provisioner).await {
-                        eprintln!("{error:#}");
-                    }
-                }
-            })
-            .await;
-        Ok(())
-    })
+            }
+        })
+        .await;
+    Ok(())
+}
+
+/// Runs a program of the machine and gives what it printed.
+fn run(name: &str, args: &[&OsStr]) -> Result<String> {
+    let output = Command::new(name).args(args).output().with_context(|| format!("{name} cannot be started"))?;
+    if !output.status.success() {
+        bail!("{name} failed: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn mounted(mount: &Path) -> bool {
+    run("mountpoint", &["-q".as_ref(), mount.as_ref()]).is_ok()
+}
+
+fn device_of(mount: &Path) -> Result<String> {
+    run("findmnt", &["-n".as_ref(), "-o".as_ref(), "SOURCE".as_ref(), mount.as_ref()])
 }
 
 #[derive(Debug)]
@@ -121,13 +137,13 @@ async fn provision(claim: &PersistentVolumeClaim, provisioner: &Provisioner, siz
     let (image, mount) = (provisioner.folder.join(format!("{name}.img")), provisioner.folder.join(&name));
     fs::create_dir_all(&mount)?;
     // A retry after the mount, because the volume could not be announced, must not write over what is mounted.
-    if !program("mountpoint").arg("-q").arg(&mount).succeeds() {
+    if !mounted(&mount) {
         fs::File::create(&image)?.set_len(size.max(LEAST))?;
-        program("mkfs.xfs").args(["-q", "-K"]).arg(&image).quiet()?;
+        run("mkfs.xfs", &["-q".as_ref(), "-K".as_ref(), image.as_ref()])?;
         let _one_at_a_time = provisioner.devices.lock().await;
         let device = free_device()?;
-        program("losetup").arg(&device).arg(&image).quiet()?;
-        program("mount").arg(&device).arg(&mount).quiet()?;
+        run("losetup", &[device.as_ref(), image.as_ref()])?;
+        run("mount", &[device.as_ref(), mount.as_ref()])?;
     }
     let volume = serde_json::from_value(json!({
         "metadata": { "name": name, "annotations": { "pv.kubernetes.io/provisioned-by": PROVISIONER } },
@@ -155,9 +171,8 @@ async fn grow(claim: &PersistentVolumeClaim, provisioner: &Provisioner, size: u6
     let name = name_of(claim);
     let (image, mount) = (provisioner.folder.join(format!("{name}.img")), provisioner.folder.join(&name));
     fs::OpenOptions::new().write(true).open(&image)?.set_len(size.max(LEAST))?;
-    let device = program("findmnt").args(["-n", "-o", "SOURCE"]).arg(&mount).read()?;
-    program("losetup").args(["-c", device.trim()]).quiet()?;
-    program("xfs_growfs").arg(&mount).quiet()?;
+    run("losetup", &["-c".as_ref(), device_of(&mount)?.as_ref()])?;
+    run("xfs_growfs", &[mount.as_ref()])?;
     let capacity = BTreeMap::from([("storage", size.to_string())]);
     let patch = Patch::Merge(json!({ "spec": { "capacity": capacity } }));
     Api::<PersistentVolume>::all(provisioner.client.clone()).patch(&name, &PatchParams::default(), &patch).await?;
@@ -179,10 +194,10 @@ async fn reclaim(provisioner: &Provisioner) -> Result<()> {
         }
         let name = volume.name_any();
         let mount = provisioner.folder.join(&name);
-        if program("mountpoint").arg("-q").arg(&mount).succeeds() {
-            let device = program("findmnt").args(["-n", "-o", "SOURCE"]).arg(&mount).read()?;
-            program("umount").arg(&mount).quiet()?;
-            program("losetup").args(["-d", device.trim()]).quiet()?;
+        if mounted(&mount) {
+            let device = device_of(&mount)?;
+            run("umount", &[mount.as_ref()])?;
+            run("losetup", &["-d".as_ref(), device.as_ref()])?;
         }
         if mount.exists() {
             fs::remove_dir(&mount)?;
@@ -195,10 +210,10 @@ async fn reclaim(provisioner: &Provisioner) -> Result<()> {
 
 /// A free loop device. The kernel names one; its node may have to be made where nobody makes nodes.
 fn free_device() -> Result<String> {
-    let device = program("losetup").arg("-f").read()?.trim().to_owned();
+    let device = run("losetup", &["-f".as_ref()])?;
     if !Path::new(&device).exists() {
         let number = device.trim_start_matches("/dev/loop");
-        program("mknod").args([device.as_str(), "b", "7", number]).quiet()?;
+        run("mknod", &[device.as_ref(), "b".as_ref(), "7".as_ref(), number.as_ref()])?;
     }
     Ok(device)
 }

@@ -24,7 +24,7 @@ async fn anew(place: &Place, pod: &str, before: &BTreeMap<String, String>) -> Re
 #[tokio::test]
 async fn a_life_under_load_loses_nothing() -> Result<()> {
     operator::ensure(&[]).await?;
-    let place = Place::new("life").await?;
+    let place = Place::alone("life").await?;
     let load = Load::on_three(&place, 5, PARTITIONS, json!({ "rebalance": true })).await?;
     let client = rivven_e2e::client().await?;
 

@@ -40,7 +40,7 @@ async fn is_whole(place: &Place, name: &str) -> Result<()> {
 #[tokio::test]
 async fn three_brokers_lose_nothing_whichever_is_killed() -> Result<()> {
     operator::ensure(&[]).await?;
-    let place = Place::new("three").await?;
+    let place = Place::alone("three").await?;
     place.clustered("x", json!({})).await?;
     is_whole(&place, "x").await?;
     ensure!(bootstraps(&place).await? == 1, "formed once: {}", bootstraps(&place).await?);
@@ -118,7 +118,7 @@ async fn seen_and_healed(place: &Place, node: &str, how: &str, since: Instant) -
 #[tokio::test]
 async fn from_apply_to_ready_it_adds_little_to_what_three_pods_and_a_bootstrap_need() -> Result<()> {
     operator::ensure(&[]).await?;
-    let place = Place::new("quick").await?;
+    let place = Place::alone("quick").await?;
     let mut ratios = Vec::new();
     for round in 0..3 {
         let (ours, bare) = (format!("ours{round}"), format!("bare{round}"));

@@ -108,14 +108,14 @@ async fn killed_at_any_moment_it_ends_in_the_same_state() -> Result<()> {
 #[tokio::test]
 async fn from_apply_to_ready_it_adds_little_to_what_the_pod_needs() -> Result<()> {
     operator::ensure(&[]).await?;
-    let place = Place::new("quick").await?;
-    let mut ratios = Vec::new();
-    for round in 0..3 {
+    let place = Place::alone("quick").await?;
+    let (mut with, mut alone) = (Vec::new(), Vec::new());
+    for round in 0..5 {
         let name = format!("r{round}");
         let began = Instant::now();
         place.cluster(&name, json!({})).await?;
         let ready = ready_at(&place, &name).await?;
-        let with = ready.duration_since(began);
+        with.push(ready.duration_since(began));
 
         // The same StatefulSet alone, under another name.
         let set = place.api::<StatefulSet>().get(&format!("rivven-{name}")).await?;
@@ -136,19 +136,20 @@ async fn from_apply_to_ready_it_adds_little_to_what_the_pod_needs() -> Result<()
             Ok(conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True").then_some(()))
         })
         .await?;
-        let alone = began.elapsed();
-        println!(
-            "apply to Ready {:.2} s, the StatefulSet alone {:.2} s, ratio {:.2}",
-            with.as_secs_f64(),
-            alone.as_secs_f64(),
-            with.as_secs_f64() / alone.as_secs_f64()
-        );
-        ratios.push(with.as_secs_f64() / alone.as_secs_f64());
+        alone.push(began.elapsed());
     }
-    ratios.sort_by(f64::total_cmp);
-    println!("median ratio of {}: {:.2}", ratios.len(), ratios[1]);
-    ensure!(ratios[1] <= 1.5, "at most 1.5 times: {ratios:?}");
+    println!("apply to Ready {with:.2?}, the StatefulSet alone {alone:.2?}");
+    // Each in the middle by itself: a readiness probe that misses by a moment costs either of them a second.
+    let (with, alone) = (median(with), median(alone));
+    let ratio = with / alone;
+    println!("medians: apply to Ready {with:.2} s, the StatefulSet alone {alone:.2} s, ratio {ratio:.2}");
+    ensure!(ratio <= 1.5, "at most 1.5 times: {ratio:.2}");
     place.done().await
+}
+
+fn median(mut all: Vec<Duration>) -> f64 {
+    all.sort();
+    all[all.len() / 2].as_secs_f64()
 }
 
 async fn ready_at(place: &Place, name: &str) -> Result<Instant> {
@@ -161,13 +162,13 @@ async fn ready_at(place: &Place, name: &str) -> Result<Instant> {
 }
 
 /// A resync is forced three times within the window.
-const RESYNC: &str = "resyncSeconds=20";
-const WINDOW: Duration = Duration::from_mins(1);
+const RESYNC: &str = "resyncSeconds=10";
+const WINDOW: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn converged_it_asks_the_api_server_for_nothing_and_moves_nothing() -> Result<()> {
     operator::ensure(&[RESYNC]).await?;
-    let place = Place::new("idle").await?;
+    let place = Place::alone("idle").await?;
     for (count, from) in [(1, 0), (50, 1)] {
         for n in from..count {
             place.cluster(&format!("c{n}"), json!({})).await?;
@@ -199,7 +200,7 @@ async fn converged_it_asks_the_api_server_for_nothing_and_moves_nothing() -> Res
         tokio::time::sleep(WINDOW).await;
         let (requests, after) = (mark.requests(operator::USER)?, versions().await?);
         println!(
-            "{count} idle clusters, {} s, resync every 20 s: {} requests but renewals",
+            "{count} idle clusters, {} s, resync every 10 s: {} requests but renewals",
             WINDOW.as_secs(),
             requests.values().sum::<usize>()
         );

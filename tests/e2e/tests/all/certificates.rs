@@ -19,6 +19,9 @@ const PARTITIONS: u32 = 3;
 /// As in a rollout: an election of the test broker, and one second.
 const SILENCE: Duration = Duration::from_secs(2);
 
+/// A changed Secret is seen at a resync, as the operator may read Secrets by name and not watch them.
+const RESYNC: &str = "resyncSeconds=10";
+
 type Authority = CertifiedIssuer<'static, KeyPair>;
 
 fn authority(name: &str) -> Result<Authority> {
@@ -83,7 +86,7 @@ async fn topic(place: &Place) -> Result<()> {
 
 #[tokio::test]
 async fn certificates_are_renewed_and_their_authority_changed_and_nothing_is_lost() -> Result<()> {
-    operator::ensure(&[]).await?;
+    operator::ensure(&[RESYNC]).await?;
     let place = Place::new("certificates").await?;
     let (first, second, clients) = (authority("first")?, authority("second")?, authority("clients")?);
     renew(&place, &first, &first.pem()).await?;
@@ -130,7 +133,7 @@ async fn ask(place: &Place, kind: &str, name: &str, spec: Value) -> Result<Api<D
 
 #[tokio::test]
 async fn cert_manager_issues_and_renews_the_certificate() -> Result<()> {
-    operator::ensure(&[]).await?;
+    operator::ensure(&[RESYNC]).await?;
     let place = Place::new("issued").await?;
     place.clustered("x", json!({ "tls": { "enabled": true, "issuerRef": { "name": "internal" } } })).await?;
     let waits = place.cluster_says("x", "CertificateNotIssued").await?;

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
-#[path = "../../generate/mod.rs"]
+#[path = "../../../generate/mod.rs"]
 mod generate;
 
 use std::collections::BTreeMap;

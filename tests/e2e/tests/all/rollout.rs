@@ -63,7 +63,7 @@ async fn restart_of(place: &Place, ordinal: u32, uid: &str) -> Result<(Instant, 
 #[tokio::test]
 async fn a_rollout_loses_nothing_and_adds_little_to_the_restarts_themselves() -> Result<()> {
     operator::ensure(&[]).await?;
-    let place = Place::new("rollout").await?;
+    let place = Place::alone("rollout").await?;
     let load = Load::on_three(&place, 3, PARTITIONS, json!({})).await?;
     let before = place.pods("x").await?;
     let restarts = async {
@@ -173,7 +173,7 @@ async fn the_operator_may_be_killed_at_any_moment_of_a_rollout() -> Result<()> {
 #[tokio::test]
 async fn a_change_that_is_refused_is_seen_within_a_second_and_nothing_moves() -> Result<()> {
     operator::ensure(&[]).await?;
-    let place = Place::new("refused").await?;
+    let place = Place::alone("refused").await?;
     place.clustered("x", json!({})).await?;
     place.cluster_is("x", Phase::Ready).await?;
     let before = place.pods("x").await?;
@@ -242,7 +242,7 @@ async fn a_restart_is_asked_for_by_annotation() -> Result<()> {
 #[tokio::test]
 async fn a_node_that_is_drained_and_cordoned_takes_one_broker_and_nothing_is_lost() -> Result<()> {
     operator::ensure(&[]).await?;
-    let place = Place::new("drained").await?;
+    let place = Place::alone("drained").await?;
     let load = Load::on_three(&place, 3, PARTITIONS, json!({})).await?;
     let nodes = kube::Api::<Node>::all(rivven_e2e::client().await?);
     let node = nodes.list(&ListParams::default()).await?.items.first().context("a node")?.name_any();
@@ -300,7 +300,7 @@ async fn every_node_is_drained_in_turn_and_nothing_is_lost() -> Result<()> {
         nodes.uncordon(node).await?;
     }
     let drained = async {
-        let place = Place::new("drains").await?;
+        let place = Place::alone("drains").await?;
         let load = Load::on_three(&place, 3, PARTITIONS, json!({})).await?;
         let spread: BTreeSet<String> = nodes_of(&place).await?.into_values().collect();
         ensure!(spread.len() == 3, "brokers run apart: {spread:?}");

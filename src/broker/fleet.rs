@@ -78,7 +78,7 @@ pub(super) struct Known {
     partitions: tokio::sync::Mutex<Option<Said<Partitions>>>,
     pub(super) topics: tokio::sync::Mutex<Option<Said<Listed>>>,
     /// By group.
-    lags: tokio::sync::Mutex<HashMap<String, Said<Option<u64>>>>,
+    lags: tokio::sync::Mutex<HashMap<Reader, Said<Option<u64>>>>,
     session: tokio::sync::Mutex<Option<Arc<Session>>>,
 }
 
@@ -196,14 +196,15 @@ impl Brokers {
         let known = self.known(address);
         let mut slots = known.lags.lock().await;
         slots.retain(|_, said| said.incarnation == incarnation && said.at.elapsed() < said.counts_for);
-        if let Some(said) = slots.get(group) {
+        let reader: Reader = (group.to_owned(), topics.to_vec());
+        if let Some(said) = slots.get(&reader) {
             return said.answer;
         }
-        let lag = match self.call(address, incarnation, &known, &Request::Lag(group, topics)).await {
-            Ok(Reply::Lag(lag)) => lag,
-            _ => None,
+        let (lag, counts_for) = match self.call(address, incarnation, &known, &Request::Lag(group, topics)).await {
+            Ok(Reply::Lag(lag)) => (lag, ANSWER_COUNTS),
+            _ => (None, retry(0)),
         };
-        slots.insert(group.to_owned(), Said::new(incarnation, lag, ANSWER_COUNTS, 0));
+        slots.insert(reader, Said::new(incarnation, lag, counts_for, 0));
         lag
     }
 
@@ -527,3 +528,6 @@ fn partitions_of(
 pub(super) fn retry(failures: u32) -> Duration {
     FIRST_RETRY.saturating_mul(1 << failures.min(6)).min(RETRY_LIMIT)
 }
+
+/// A group, and the topics that one of its members reads: members of one group may read different ones.
+type Reader = (String, Vec<String>);

@@ -84,7 +84,7 @@ impl Workers {
                 (Answer::Silent { why: "it started a moment ago".to_owned() }, RETRY)
             }
             Ok(health) => (Answer::Said(reports(health, &mut failed)), COUNTS),
-            Err(error) => (Answer::Silent { why: cut(&error.to_string()) }, RETRY),
+            Err(error) => (Answer::Silent { why: cut(&of_a_worker(error)) }, RETRY),
         };
         let said = Said { incarnation: incarnation.to_owned(), answer, at: Instant::now(), counts_for, failed };
         slot.insert(said).answer.clone()
@@ -113,8 +113,22 @@ fn reports(health: WorkerHealth, failed: &mut BTreeMap<Connector, (u64, Instant)
         .collect()
 }
 
+/// The error in words that do not speak of a broker.
+fn of_a_worker(error: Error) -> String {
+    match error {
+        Error::Unreachable(words) | Error::Protocol(words) | Error::Refused { words, .. } => words,
+        Error::Timeout(limit) => format!("no answer within {limit:?}"),
+    }
+}
+
+/// No longer than a status takes, and no word in part: of half a secret nobody could tell that it is one.
 fn cut(words: &str) -> String {
-    words.chars().filter(|c| !c.is_control()).take(WORDS_LIMIT).collect()
+    let plain = words.chars().filter(|c| !c.is_control());
+    let cut: String = plain.clone().take(WORDS_LIMIT).collect();
+    if plain.count() <= WORDS_LIMIT {
+        return cut;
+    }
+    cut.rsplit_once(' ').map_or_else(|| "…".to_owned(), |(whole, _)| format!("{whole} …"))
 }
 
 #[cfg(test)]

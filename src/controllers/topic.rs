@@ -82,6 +82,12 @@ pub(super) async fn reconcile(
     if fault.is_some() {
         record(&ctx, topic, &sight, &decision).await?;
     }
+    if decision.steps.iter().any(Step::releases) {
+        // The object may be gone by now, and what is counted of it now nobody would take away. If it stays, for others
+        // hold it, this write brings it here again.
+        ctx.forget(KIND, topic.meta());
+        return Ok(Action::await_change());
+    }
     Ok(ctx.next(KIND, topic.meta(), &decision, began))
 }
 

@@ -186,8 +186,12 @@ impl Executor {
     {
         let preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
         let params = DeleteParams { preconditions, propagation_policy, ..DeleteParams::default() };
-        Api::<K>::namespaced(self.client.clone(), namespace).delete(name, &params).await?;
-        Ok(())
+        match Api::<K>::namespaced(self.client.clone(), namespace).delete(name, &params).await {
+            Ok(_) => Ok(()),
+            // Somebody was quicker.
+            Err(kube::Error::Api(status)) if status.code == 404 => Err(StepError::Moved(status.message)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Evicts a pod: the API server counts it against the disruption budget, so that a drain and the operator never

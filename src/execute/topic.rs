@@ -65,10 +65,11 @@ impl Executor {
                 let keys: Vec<&str> = entries.keys().map(String::as_str).collect();
                 Ok(format!("configuration of topic {name} altered: {}", keys.join(", ")))
             }
-            _ => {
-                brokers.delete_topic(address, incarnation, name).await?;
-                Ok(format!("topic {name} deleted"))
-            }
+            _ => match brokers.delete_topic(address, incarnation, name).await {
+                Ok(()) => Ok(format!("topic {name} deleted")),
+                Err(error) if error.is_not_found() => Ok(format!("topic {name} was gone already")),
+                Err(error) => Err(error.into()),
+            },
         }
     }
 

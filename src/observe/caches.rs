@@ -108,6 +108,11 @@ impl TopicNames {
         self.all().get(&topic.topic_name()).into_iter().flatten().filter(|other| **other != own).cloned().collect()
     }
 
+    /// Namespace and name of the objects about a topic, as far as its name tells.
+    pub fn of(&self, topic: &str) -> Vec<(String, String)> {
+        self.all().get(topic).into_iter().flatten().cloned().collect()
+    }
+
     fn all(&self) -> MutexGuard<'_, ByTopic> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::live::{presence, value};
-use super::{ObserveError, Observer, Remembered, pod};
+use super::{ObserveError, Observer, Remembered, pod, redact};
 use crate::api::RivvenConnect;
 use crate::api::connectors::{SinkConnector, SourceConnector};
 use crate::broker::{BrokerAddress, Token, topic_config};
@@ -44,6 +44,9 @@ pub struct ConnectSight {
     /// The topics that each sink reads.
     reads: BTreeMap<Connector, Vec<String>>,
 }
+
+/// What the Secrets hold that connectors name. `None`: there is none of the name.
+type Secrets = BTreeMap<String, Option<Arc<SecretData>>>;
 
 /// What a worker's Secret is to hold.
 pub struct WorkerSecret {
@@ -86,7 +89,7 @@ impl Observer {
                     replicas: spec.replicas,
                     connectors: enabled(connect).map(|id| fsm::Wanted { id, refusal: None }).collect(),
                     problems: spec.problems(&name),
-                    unsupported: spec.unsupported(),
+                    unsupported: [spec.unsupported(), translate::lacking(spec)].concat(),
                 },
                 cluster,
                 prerequisites: Vec::new(),
@@ -108,11 +111,18 @@ impl Observer {
         };
         let o = &sight.observation;
         let can_be = o.deletion.is_none() && o.wish.problems.is_empty() && o.wish.unsupported.is_empty();
+        // Also to keep them out of what workers say.
+        let secrets = match o.deletion {
+            None => self.secrets_of(connect, &namespace).await?,
+            Some(_) => Secrets::new(),
+        };
         if can_be && matches!(o.cluster, Cluster::Ready { .. }) {
-            self.wanted(connect, &there, &mut sight).await?;
+            self.wanted(connect, &there, &secrets, &mut sight).await?;
         }
         let templates = templates(&sight.desired);
         sight.observation.workers = self.workers(connect, &there, &sight.observation.placement.runs, &templates).await;
+        let values = hidden(&secrets);
+        sight.observation.workers.iter_mut().for_each(|worker| hide(worker, &values));
         sight.observation.lags = self.lags(connect, &sight).await;
         Ok(sight)
     }
@@ -140,6 +150,7 @@ impl Observer {
         &self,
         connect: &RivvenConnect,
         there: &There,
+        secrets: &Secrets,
         sight: &mut ConnectSight,
     ) -> Result<(), ObserveError> {
         let (namespace, name) = (connect.namespace().unwrap_or_default(), connect.name_any());
@@ -148,9 +159,9 @@ impl Observer {
         let home = spec.cluster_ref.namespace.clone().unwrap_or_else(|| namespace.clone());
         let topics = self.topics_of(&home, sight).await;
         let tls = self.certificates(connect, &namespace, &mut sight.observation.prerequisites).await?;
-        let secrets = self.secrets_of(connect, &namespace).await?;
-        let rules = rules(connect, &sight.observation.cluster, topics.as_ref().ok());
-        let (translated, refused) = translated(connect, &rules, &secrets);
+        let promised = self.promised(connect, &home);
+        let rules = rules(connect, &sight.observation.cluster, topics.as_ref().ok(), &promised);
+        let (translated, refused) = translated(connect, &rules, secrets);
         let reads = |sink: &SinkConnector| Some((sink_id(sink), read_by(sink, &rules).ok()?));
         sight.reads = spec.sinks.iter().filter_map(reads).collect();
         for wanted in &mut sight.observation.wish.connectors {
@@ -158,7 +169,11 @@ impl Observer {
         }
         sight.observation.topics = match &topics {
             Ok(_) => Topics::Known { missing: missing_topics(connect, &rules, &translated) },
-            Err(why) => Topics::Unknown { why: why.clone() },
+            // Nobody knows what a pattern stands for, nor who is refused for a topic: all stays as it is.
+            Err(why) => {
+                sight.observation.topics = Topics::Unknown { why: why.clone() };
+                return Ok(());
+            }
         };
 
         let ledger = self.live_object(&namespace, &name, Object::ConfigMap).await?;
@@ -216,9 +231,7 @@ impl Observer {
                 Object::Service | Object::Worker(_) => self.live_object(namespace, name, *object).await?,
             };
             let presence = match object {
-                Object::Secret(index) if sight.secrets.get(index).is_some_and(|secret| secret.salt.is_some()) => {
-                    secret_presence(found.as_ref(), sight.secrets.get(index), uid)
-                }
+                Object::Secret(index) => secret_presence(found.as_ref(), sight.secrets.get(index), uid),
                 // One that was seen a while ago and is as wanted.
                 Object::ServiceMonitor if found.is_none() && self.remembered(&monitor_key(uid, name)).is_some() => {
                     Presence::Current
@@ -250,6 +263,29 @@ impl Observer {
         listing.map(|listing| listing.names()).map_err(|error| error.to_string())
     }
 
+    /// The topics of this connect that a `RivvenTopic` is about, which is there to make them.
+    fn promised(&self, connect: &RivvenConnect, home: &str) -> BTreeMap<String, String> {
+        let cluster = &connect.spec.cluster_ref.name;
+        let maker = |topic: &str| {
+            self.caches.topic_names.of(topic).into_iter().find(|(namespace, name)| {
+                self.caches.topics.get(namespace, name).is_some_and(|found| {
+                    found.0.as_ref().is_ok_and(|found| {
+                        let of = &found.spec.cluster_ref;
+                        let there = of.namespace.as_ref().unwrap_or(namespace);
+                        found.metadata.deletion_timestamp.is_none() && there == home && of.name == *cluster
+                    })
+                })
+            })
+        };
+        let sources = connect.spec.sources.iter().filter(|source| source.enabled).map(|source| &source.topic);
+        let sinks = connect.spec.sinks.iter().filter(|sink| sink.enabled).flat_map(|sink| &sink.topics);
+        let promised = sources.chain(sinks).filter_map(|topic| {
+            let (namespace, name) = maker(topic)?;
+            Some((topic.clone(), format!("{namespace}/{name}")))
+        });
+        promised.collect()
+    }
+
     /// Which keys the Secret with the certificates has. `None`: TLS is not asked for, or there is none.
     async fn certificates(
         &self,
@@ -265,11 +301,7 @@ impl Observer {
     }
 
     /// The Secrets that the enabled connectors name. `None`: there is none of the name.
-    async fn secrets_of(
-        &self,
-        connect: &RivvenConnect,
-        namespace: &str,
-    ) -> Result<BTreeMap<String, Option<Arc<SecretData>>>, ObserveError> {
+    async fn secrets_of(&self, connect: &RivvenConnect, namespace: &str) -> Result<Secrets, ObserveError> {
         let sources = connect.spec.sources.iter().filter(|s| s.enabled).filter_map(|s| s.config_secret_ref.as_ref());
         let sinks = connect.spec.sinks.iter().filter(|s| s.enabled).filter_map(|s| s.config_secret_ref.as_ref());
         let names: BTreeSet<&String> = sources.chain(sinks).collect();
@@ -504,7 +536,12 @@ fn sink_id(sink: &SinkConnector) -> Connector {
 }
 
 /// The rules for topics, as the spec and the cluster have them.
-fn rules<'a>(connect: &RivvenConnect, cluster: &Cluster, exist: Option<&'a BTreeSet<String>>) -> TopicRules<'a> {
+fn rules<'a>(
+    connect: &RivvenConnect,
+    cluster: &Cluster,
+    exist: Option<&'a BTreeSet<String>>,
+    promised: &'a BTreeMap<String, String>,
+) -> TopicRules<'a> {
     let settings = &connect.spec.settings.topic;
     let (replicates, brokers) = match cluster {
         Cluster::Ready { replicates, brokers, .. } => (*replicates, *brokers),
@@ -512,6 +549,7 @@ fn rules<'a>(connect: &RivvenConnect, cluster: &Cluster, exist: Option<&'a BTree
     };
     TopicRules {
         exist,
+        promised,
         auto_create: settings.auto_create,
         partitions: settings.default_partitions,
         replication: settings.default_replication_factor,
@@ -535,7 +573,7 @@ fn check_name(topic: &str) -> Result<(), Refusal> {
 fn translated(
     connect: &RivvenConnect,
     rules: &TopicRules<'_>,
-    secrets: &BTreeMap<String, Option<Arc<SecretData>>>,
+    secrets: &Secrets,
 ) -> (BTreeMap<Connector, Translated>, BTreeMap<Connector, Refusal>) {
     let spec = &connect.spec;
     let secret = |name: Option<&String>| match name {
@@ -661,6 +699,30 @@ fn worker_pod(pod: &Pod, wanted: Option<&str>) -> fsm::WorkerPod {
         current: wanted.is_some() && pod.annotations().get(names::TEMPLATE).map(String::as_str) == wanted,
         pod: pod::facts(pod),
     }
+}
+
+/// The values that the Secrets of connectors hold, the longest first: one may be a part of another. What is shorter than
+/// four characters is hidden nowhere, or common words would be.
+fn hidden(secrets: &Secrets) -> Vec<String> {
+    let data = secrets.values().flatten().flat_map(|data| data.values());
+    let mut values: Vec<String> = data
+        .filter_map(|value| std::str::from_utf8(value).ok())
+        .map(|value| value.trim().to_owned())
+        .filter(|value| value.chars().count() >= 4)
+        .collect();
+    values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+    values
+}
+
+/// Takes the values out of all that a worker says of itself, which goes into a status, Events and the log.
+fn hide(worker: &mut fsm::Worker, values: &[String]) {
+    let clean = |words: &mut String| *words = redact::without(words, values);
+    match &mut worker.answer {
+        fsm::Answer::NotAsked => {}
+        fsm::Answer::Silent { why } => clean(why),
+        fsm::Answer::Said(reports) => reports.values_mut().filter_map(|r| r.last_error.as_mut()).for_each(clean),
+    }
+    worker.pods.iter_mut().filter_map(|pod| pod.pod.last_exit.as_mut()).for_each(|exit| clean(&mut exit.log));
 }
 
 fn foreign(live: &Value, uid: &str) -> bool {

@@ -13,7 +13,15 @@ pub fn last_words(log: &str) -> String {
     let last = lines[lines.len().saturating_sub(LINES)..].join(" | ");
     let clean: String = redact(&last).chars().filter(|c| !c.is_control()).collect();
     let skip = clean.chars().count().saturating_sub(CHARACTERS);
-    clean.chars().skip(skip).collect()
+    let cut: String = clean.chars().skip(skip).collect();
+    // No word in part: of half a secret nobody could tell that it is one.
+    if skip == 0 { cut } else { cut.split_once(' ').map_or_else(String::new, |(_, whole)| whole.to_owned()) }
+}
+
+/// The words without these values and without what looks like a secret, and no longer than a status takes.
+pub fn without(words: &str, values: &[String]) -> String {
+    let clean = values.iter().fold(words.to_owned(), |words, value| words.replace(value.as_str(), "[redacted]"));
+    redact(&clean).chars().take(CHARACTERS).collect()
 }
 
 /// Takes out the value of `key=value`, `key: value` and `Bearer value` where the key names a secret.
@@ -54,6 +62,8 @@ mod tests {
         assert_eq!(redact("Authorization: Bearer abc"), "Authorization: Bearer [redacted]");
         assert_eq!(redact("sent Bearer abc to peer"), "sent Bearer [redacted] to peer");
         assert_eq!(redact("nothing here"), "nothing here");
+        let values = ["https://hooks/T0/s3cret".to_owned(), "s3cret".to_owned()];
+        assert_eq!(without("url (https://hooks/T0/s3cret): s3cret", &values), "url ([redacted]): [redacted]");
     }
 
     #[test]

@@ -72,7 +72,12 @@ impl Collector for Topics {
                 let fixed = [("namespace", namespace), ("name", name), ("topic", &facts.topic)];
                 let mut labels: Vec<(String, &str)> =
                     fixed.iter().map(|(key, value)| ((*key).to_owned(), value.as_str())).collect();
-                labels.extend(facts.labels.iter().map(|(key, value)| (label(key), value.as_str())));
+                // Two of a user's keys may be one to Prometheus, which takes nothing of a scrape with a label twice.
+                let mut users = BTreeMap::new();
+                for (key, value) in &facts.labels {
+                    users.entry(label(key)).or_insert(value.as_str());
+                }
+                labels.extend(users);
                 ConstGauge::new(value).encode(series.encode_family(&labels)?)?;
             }
         }
@@ -94,7 +99,8 @@ mod tests {
     #[test]
     fn what_is_known_is_shown_with_the_users_labels_and_goes_with_the_topic() {
         let metrics = Metrics::new("test");
-        let labels = BTreeMap::from([("app.kubernetes.io/team".to_owned(), "a \"b\"".to_owned())]);
+        let pairs = [("app.kubernetes.io/team", "a \"b\""), ("app/kubernetes.io.team", "another")];
+        let labels = BTreeMap::from(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())));
         let facts =
             TopicFacts { topic: "orders".to_owned(), partitions: 3, records: Some(7), labels, ..TopicFacts::default() };
         metrics.topic("ns", "o", facts);

@@ -156,6 +156,11 @@ pub enum Step {
 }
 
 impl Step {
+    /// With it the object goes, unless others hold it.
+    pub fn releases(&self) -> bool {
+        matches!(self, Self::RemoveFinalizer)
+    }
+
     /// The metric label.
     pub const fn name(&self) -> &'static str {
         match self {

@@ -8,7 +8,7 @@ use super::observation::{NewTopic, Object, Observation, Topics, Wanted, Worker};
 use super::state::{State, states};
 use crate::cluster::Presence;
 use crate::cluster::diagnosis::pod_trouble;
-use crate::decision::{Blocked, ConditionType, Decision};
+use crate::decision::{Blocked, ConditionStatus, ConditionType, Decision};
 use crate::guard::{Guard, refusals};
 use crate::phase::{Kind, Phase};
 use crate::reason::Reason;
@@ -40,6 +40,11 @@ pub enum Step {
 }
 
 impl Step {
+    /// With it the object goes, unless others hold it.
+    pub fn releases(&self) -> bool {
+        matches!(self, Self::RemoveFinalizer)
+    }
+
     /// The metric label.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -190,7 +195,15 @@ fn refused(o: &Observation) -> Vec<String> {
 /// Which connectors are run, and whether what was asked for beside them is there.
 fn with_connectors(o: &Observation, decision: Decision<Step>) -> Decision<Step> {
     let refused = refused(o);
-    let decision = if refused.is_empty() {
+    let decision = if !matches!(o.topics, Topics::Known { .. }) {
+        let words = "not looked at: it takes a cluster that is Ready and tells its topics";
+        decision.with_condition(
+            ConditionType::ConnectorsAccepted,
+            ConditionStatus::Unknown,
+            Reason::ClusterNotReady,
+            words,
+        )
+    } else if refused.is_empty() {
         decision.with_condition(
             ConditionType::ConnectorsAccepted,
             true,

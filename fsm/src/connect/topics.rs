@@ -1,6 +1,6 @@
 //! Which topics connectors need: which are there, which are made for them, and which cannot be.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::observation::NewTopic;
 use crate::guard::Refusal;
@@ -10,6 +10,9 @@ use crate::reason::Reason;
 pub struct TopicRules<'a> {
     /// The topics that are there. `None`: not known.
     pub exist: Option<&'a BTreeSet<String>>,
+    /// Topics that an object of their own is there to make, by its namespace and name. Nobody else makes them: with the
+    /// partitions and copies of somebody else, they would be of no use to it.
+    pub promised: &'a BTreeMap<String, String>,
     /// Missing topics are made.
     pub auto_create: bool,
     /// Number of partitions of one that nobody says more of.
@@ -33,7 +36,8 @@ pub struct Asked {
 impl TopicRules<'_> {
     /// What is to be made, if the topic is missing.
     pub fn need(&self, topic: &str, asked: Option<&Asked>) -> Option<NewTopic> {
-        self.exist.is_some_and(|exist| !exist.contains(topic)).then(|| NewTopic {
+        let missing = self.exist.is_some_and(|exist| !exist.contains(topic));
+        (missing && !self.promised.contains_key(topic)).then(|| NewTopic {
             topic: topic.to_owned(),
             partitions: asked.and_then(|asked| asked.partitions).unwrap_or(self.partitions),
             replication: asked.and_then(|asked| asked.replication).unwrap_or(self.replication),
@@ -43,6 +47,10 @@ impl TopicRules<'_> {
     /// Whether the topic is there, or can be made.
     pub fn check(&self, topic: &str, asked: Option<&Asked>) -> Result<(), Refusal> {
         let refused = |reason, message| Err(Refusal { reason, message });
+        if let (Some(maker), Some(false)) = (self.promised.get(topic), self.exist.map(|exist| exist.contains(topic))) {
+            let message = format!("topic {topic} does not exist yet, and RivvenTopic {maker} is to make it: see there");
+            return refused(Reason::TopicMissing, message);
+        }
         let Some(new) = self.need(topic, asked) else { return Ok(()) };
         let copies = new.replication;
         if !self.auto_create && asked.is_none() {
@@ -99,8 +107,11 @@ mod tests {
     #[test]
     fn what_cannot_be_made_is_named() {
         let exist = BTreeSet::from(["there".to_owned()]);
+        let promised =
+            BTreeMap::from(["promised".to_owned(), "there".to_owned()].map(|topic| (topic, "ns/o".to_owned())));
         let rules = |auto_create, replicates, brokers| TopicRules {
             exist: Some(&exist),
+            promised: &promised,
             auto_create,
             partitions: 1,
             replication: 2,
@@ -112,8 +123,11 @@ mod tests {
         assert_eq!(reason(rules(false, true, 3).check("new", None)), Some(Reason::TopicMissing));
         assert_eq!(reason(rules(true, false, 1).check("new", None)), Some(Reason::BrokerCannotReplicate));
         assert_eq!(reason(rules(true, true, 1).check("new", None)), Some(Reason::NotEnoughBrokers));
-        // A source that says how its topic is to be asks for it.
+        // Not even by who asks for it.
         let asked = Asked { partitions: Some(4), replication: Some(1) };
+        assert_eq!(reason(rules(true, true, 3).check("promised", Some(&asked))), Some(Reason::TopicMissing));
+        assert!(rules(true, true, 3).need("promised", Some(&asked)).is_none());
+        // A source that says how its topic is to be asks for it.
         assert_eq!(reason(rules(false, false, 1).check("new", Some(&asked))), None);
         assert_eq!(rules(false, false, 1).need("new", Some(&asked)).map(|new| new.partitions), Some(4));
         assert_eq!(rules(true, true, 3).read(&["th*".to_owned()]).unwrap(), ["there"]);

@@ -129,6 +129,8 @@ fn common(spec: &RivvenConnectSpec, broker: &str, tls: Option<&BTreeSet<String>>
         let mut tls = Map::from_iter([("enabled".to_owned(), json!(true))]);
         let there = paths.into_iter().filter(|(_, key)| keys.contains(*key));
         tls.extend(there.map(|(field, key)| (field.to_owned(), json!(format!("{TLS_DIR}/{key}")))));
+        // Else it takes the brokers' certificate for one of `localhost`.
+        tls.insert("server_name".to_owned(), json!(broker.rsplit_once(':').map_or(broker, |(host, _)| host)));
         root["broker"]["tls"] = Value::Object(tls);
     }
     root

@@ -7,6 +7,7 @@ use rivven_fsm::{Reason, Refusal};
 use serde_json::{Map, Value, json};
 
 use super::text::{Node, escaped};
+use crate::api::RivvenConnectSpec;
 use crate::api::connectors::{SinkConnector, SnapshotMode, SourceConnector, StartOffset, Table};
 
 /// What a Secret holds, by key.
@@ -47,8 +48,8 @@ const SINKS: &[&str] = &[
 ];
 /// The image of the released worker: another one may have connectors of its own.
 pub const RELEASED_IMAGE: &str = "ghcr.io/hupe1980/rivven-connect";
-/// The last release whose `postgres-cdc` cannot stream.
-const LAST_WITHOUT_POSTGRES: semver::Version = semver::Version::new(0, 0, 22);
+/// The last release that is known not to be able to: to follow PostgreSQL, and to speak TLS.
+const LAST_LOOKED_AT: semver::Version = semver::Version::new(0, 0, 22);
 /// Keys that the worker takes as numbers.
 const NUMBERS: &[&str] = &["port", "server_id"];
 /// The longest name of a key in a Secret.
@@ -168,14 +169,29 @@ fn is_released(image: &str) -> bool {
 /// Refuses the source with which the released worker goes down, and every other connector on it: `postgres-cdc` takes the
 /// string by which it has just connected for a URL, and its end ends the process (observed on 0.0.22).
 pub fn check_source(source: &SourceConnector, image: &str, version: &str) -> Result<(), Refusal> {
-    let newer = |version: &semver::Version| *version > LAST_WITHOUT_POSTGRES;
-    let known = image_version(image).or_else(|| semver::Version::parse(version.trim_start_matches('v')).ok());
-    if source.connector != "postgres-cdc" || !is_released(image) || known.as_ref().is_some_and(newer) {
+    if source.connector != "postgres-cdc" || !is_released(image) || is_newer(image, version) {
         return Ok(());
     }
     Err(refusal(
         "postgres-cdc: the released worker (0.0.22) cannot follow PostgreSQL and would go down, with every connector on it; set image to a worker of yours that can, or take the source out",
     ))
+}
+
+/// What the worker cannot do at all: one more reason to run nothing of the spec.
+pub fn lacking(spec: &RivvenConnectSpec) -> Vec<String> {
+    if !spec.tls.enabled || !is_released(&spec.image) || is_newer(&spec.image, &spec.version) {
+        return Vec::new();
+    }
+    // It builds its TLS client on a default that nothing in it sets, as it does for PostgreSQL, where it was seen to panic.
+    vec![
+        "tls: the released worker (0.0.22) goes down at its first TLS connection; set image to a worker of yours that can, or take tls out".to_owned(),
+    ]
+}
+
+/// Whether the worker is of a release after the last that was looked at.
+fn is_newer(image: &str, version: &str) -> bool {
+    let known = image_version(image).or_else(|| semver::Version::parse(version.trim_start_matches('v')).ok());
+    known.is_some_and(|version| version > LAST_LOOKED_AT)
 }
 
 /// The version that a tag of the image names: it wins over `version`.

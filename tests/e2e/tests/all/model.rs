@@ -35,11 +35,12 @@ async fn the_model_answers_as_the_real_api_server_does() -> Result<()> {
     Api::<CustomResourceDefinition>::all(place.client.clone())
         .delete(&crd.name_any(), &DeleteParams::default())
         .await?;
-    Ok(())
+    place.done().await
 }
 
 #[tokio::test]
 async fn the_models_controllers_act_as_the_real_ones_do() -> Result<()> {
     let place = Place::with("model", "baseline").await?;
-    conformance::controllers(&place.client, &place.namespace).await
+    conformance::controllers(&place.client, &place.namespace).await?;
+    place.done().await
 }

@@ -120,8 +120,9 @@ fn e2e(tests: &[Test], args: &[&str]) -> Result<Tally> {
     let tally = run_all(tests, |run| with_cluster(run.args(["--test-threads=1", "--nocapture"]).args(args)))?;
     if tally.failed == 0 {
         // Tests do not wait for what they delete; that nothing hangs is seen once, here.
-        let gone = ["--for=delete", "namespaces", "--selector", "rivven.io/test", "--timeout=180s"];
-        CLUSTER.kubectl().arg("wait").args(gone).quiet()?;
+        // What a run before left behind, which was ended or failed, is nobody's here.
+        let ours = ["namespaces", "--selector", "rivven.io/test", "--field-selector", "status.phase=Terminating"];
+        CLUSTER.kubectl().arg("wait").args(ours).args(["--for=delete", "--timeout=180s"]).quiet()?;
     }
     Ok(tally)
 }
